@@ -1,5 +1,5 @@
 //! What durability costs: puts into the queue beside a plain append with `fdatasync` on the same
-//! disk, and the index alone.
+//! disk, the index alone, and what is due in it.
 //!
 //! The folder is the target folder's own, so that it is a disk and not memory. Disk figures swing
 //! with everything else that the machine writes; compare within one run.
@@ -26,7 +26,7 @@ use block_on::block_on;
 use bytes::Bytes;
 use criterion::{BenchmarkGroup, Criterion, SamplingMode, Throughput, measurement::WallTime};
 use posthaste_queue::{
-    Draft as _, NewDelivery, NewMessage, Outcome, Owner, Priority, PutError, Queue, RoutingKey,
+    Claim, Draft as _, NewDelivery, NewMessage, Outcome, Owner, Priority, PutError, Queue, RoutingKey,
     log::{LogOptions, LogQueue},
     memory::{MemoryOptions, MemoryQueue},
 };
@@ -35,6 +35,7 @@ fn main() {
     let mut criterion = settings::criterion();
     puts(&mut criterion);
     memory(&mut criterion);
+    due(&mut criterion);
     criterion.final_summary();
 }
 
@@ -113,10 +114,45 @@ fn memory(criterion: &mut Criterion) {
     group.finish();
 }
 
+/// A look at 256 classes and a claim from one, with 100,000 deliveries due. The classes should not
+/// matter to either.
+fn due(criterion: &mut Criterion) {
+    const DELIVERIES: u64 = 100_000;
+    let mut group = criterion.benchmark_group("MemoryQueue, 100,000 due");
+    for classes in [3, DELIVERIES] {
+        let mut options = MemoryOptions::default();
+        options.memory = usize::MAX;
+        let queue = MemoryQueue::new(options);
+        for number in 0..DELIVERIES {
+            let key = format!("{:06}.example.org", number % classes);
+            block_on(put_for(&queue, &key, b"")).expect("it takes everything");
+        }
+        let whole = block_on(queue.due(None, usize::MAX)).expect("the queue is open");
+        let after = &whole[whole.len() / 2];
+        group.throughput(Throughput::Elements(whole.len().min(256) as u64));
+        group.bench_function(format!("look at 256, classes: {classes}"), |bencher| {
+            bencher.iter(|| block_on(queue.due(None, 256)).expect("the queue is open"));
+        });
+        group.throughput(Throughput::Elements(1));
+        group.bench_function(format!("claim and give back, classes: {classes}"), |bencher| {
+            let claim = Claim { from: std::slice::from_ref(after), max: 1, lease: Duration::from_secs(60) };
+            bencher.iter(|| {
+                let claimed = block_on(queue.claim(claim)).expect("the queue is open").pop().expect("it is due");
+                block_on(queue.extend(&claimed.lease, Duration::ZERO)).expect("the lease is good");
+            });
+        });
+    }
+    group.finish();
+}
+
 async fn put<Q: Queue>(queue: &Q) -> Result<(), PutError> {
-    let mut draft = queue.put(Some(BODY.len() as u64)).await?;
-    draft.write(Bytes::from_static(BODY)).await?;
-    let key = RoutingKey::new("example.org").expect("a short name");
+    put_for(queue, "example.org", BODY).await
+}
+
+async fn put_for<Q: Queue>(queue: &Q, key: &str, body: &'static [u8]) -> Result<(), PutError> {
+    let mut draft = queue.put(Some(body.len() as u64)).await?;
+    draft.write(Bytes::from_static(body)).await?;
+    let key = RoutingKey::new(key).expect("a short name");
     let message = NewMessage {
         owner: Owner::default(),
         priority: Priority::default(),

@@ -1,15 +1,15 @@
 //! The trait's methods, each a statement or a short transaction.
 
 use std::fmt;
+use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
-use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
 use posthaste_queue::{
-    Alteration, Change, Claim, Claimed, DeliverySummary, Derived, Error, Gather, GatherWhen, Lease, LeaseError,
-    MessageId, NameError, Outcome, Owner, Page, Priority, PutError, Queue, RoutingKey, Search, Stats, Summary,
-    TooLarge,
+    Alteration, Change, Claim, Claimed, DeliverySummary, Derived, DueClass, Error, Gather, GatherWhen, Lease,
+    LeaseError, MessageId, NameError, Outcome, Owner, Page, Priority, PutError, Queue, RoutingKey, Search, Stats,
+    Summary, TooLarge,
 };
 use tokio_postgres::types::ToSql;
 use tokio_postgres::{Client, Config, Row};
@@ -25,8 +25,6 @@ use crate::keeper;
 pub struct PostgresQueue {
     database: Arc<Database>,
     counts: Arc<Counts>,
-    /// The owner of mail whose turn was last in a claim of this handle.
-    turn: Mutex<Option<Owner>>,
     max_leases: usize,
     /// Claims go one after the other: each counts the leases that are left.
     claiming: tokio::sync::Mutex<()>,
@@ -44,8 +42,8 @@ impl PostgresQueue {
     /// [`Error::Broken`], with PostgreSQL's message.
     pub fn open(config: Config, max_leases: usize) -> Result<Self, Error> {
         let (database, keeper) = keeper::start(config)?;
-        let (counts, turn, keeper) = (Arc::default(), Mutex::default(), Some(keeper));
-        Ok(Self { database, counts, turn, max_leases, claiming: tokio::sync::Mutex::default(), keeper })
+        let (counts, keeper) = (Arc::default(), Some(keeper));
+        Ok(Self { database, counts, max_leases, claiming: tokio::sync::Mutex::default(), keeper })
     }
 
     /// Ends like a killed process: the database is not told. For tests.
@@ -101,18 +99,15 @@ impl Queue for PostgresQueue {
         let row = self.row("SELECT leases_of($1)", vec![Box::new(me)]).await?;
         let leased = usize::try_from(read::<i64>(&row, 0)?).unwrap_or(usize::MAX);
         let room = self.max_leases.saturating_sub(leased);
-        let keys: Vec<Vec<u8>> = claim.keys.iter().map(|key| key.as_str().into()).collect();
-        let turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        let turn = turn.map(|turn| turn.as_str().as_bytes().to_vec());
+        let keys: Vec<Vec<u8>> = claim.from.iter().map(|class| class.key.as_str().into()).collect();
+        let priorities: Vec<i16> = claim.from.iter().map(|class| class.priority.0.into()).collect();
+        let owners: Vec<Vec<u8>> = claim.from.iter().map(|class| class.owner.as_str().into()).collect();
         let most = i64::try_from(claim.max.min(room)).unwrap_or(i64::MAX);
+        let lease = micros(claim.lease);
         let values: Vec<Value> =
-            vec![Box::new(me), Box::new(keys), Box::new(most), Box::new(micros(claim.lease)), Box::new(turn)];
-        let rows = self.rows("SELECT * FROM claim($1, $2, $3, $4, $5)", values).await?;
-        let claimed = rows.iter().map(claimed).collect::<Result<Vec<_>, Error>>()?;
-        if let Some(last) = claimed.last() {
-            *self.turn.lock().unwrap_or_else(PoisonError::into_inner) = Some(last.owner.clone());
-        }
-        Ok(claimed)
+            vec![Box::new(me), Box::new(keys), Box::new(priorities), Box::new(owners), Box::new(most), Box::new(lease)];
+        let rows = self.rows("SELECT * FROM claim($1, $2, $3, $4, $5, $6)", values).await?;
+        rows.iter().map(claimed).collect()
     }
 
     async fn body(&self, lease: &Lease) -> Result<PostgresBody, Error> {
@@ -188,13 +183,20 @@ impl Queue for PostgresQueue {
         }
     }
 
-    async fn due_keys(&self, after: Option<&RoutingKey>, limit: usize) -> Result<Vec<RoutingKey>, Error> {
-        let after = after.map(|key| key.as_str().as_bytes().to_vec());
+    async fn due(&self, after: Option<&DueClass>, limit: usize) -> Result<Vec<DueClass>, Error> {
+        // No class comes before the one with an empty key, an empty owner and this priority.
+        let (key, priority, owner) = after.map_or(("", BEYOND_PRIORITIES, ""), |class| {
+            (class.key.as_str(), class.priority.0.into(), class.owner.as_str())
+        });
         let limit = i64::try_from(limit).unwrap_or(i64::MAX);
-        let statement = "SELECT DISTINCT key FROM deliveries WHERE NOT held AND free_at <= (SELECT queue_now())
-            AND ($1::bytea IS NULL OR key > $1) ORDER BY key LIMIT $2";
-        let rows = self.rows(statement, vec![Box::new(after), Box::new(limit)]).await?;
-        rows.iter().map(|row| name(row, 0, RoutingKey::new)).collect()
+        let values: Vec<Value> = vec![
+            Box::new(key.as_bytes().to_vec()),
+            Box::new(priority),
+            Box::new(owner.as_bytes().to_vec()),
+            Box::new(limit),
+        ];
+        let rows = self.rows("SELECT * FROM due_classes($1, $2, $3, $4)", values).await?;
+        rows.iter().map(due_class).collect()
     }
 
     async fn changed(&self, seen: Change) -> Result<Change, Error> {
@@ -368,6 +370,14 @@ impl Finishing {
     }
 }
 
+fn due_class(row: &Row) -> Result<DueClass, Error> {
+    Ok(DueClass {
+        key: name(row, 0, RoutingKey::new)?,
+        priority: priority(read(row, 1)?),
+        owner: name(row, 2, Owner::new)?,
+    })
+}
+
 fn claimed(row: &Row) -> Result<Claimed, Error> {
     let lease = Lease::new(id(read(row, 0)?), number(read(row, 1)?), count(read(row, 2)?));
     Ok(Claimed {
@@ -443,5 +453,7 @@ fn number(raw: i32) -> u32 {
     u32::try_from(raw).unwrap_or(0)
 }
 
+/// Above every priority.
+const BEYOND_PRIORITIES: i16 = i8::MAX as i16 + 1;
 /// How long an outcome waits before it asks for room again.
 const PAUSE: Duration = Duration::from_millis(100);

@@ -39,10 +39,14 @@ CREATE TABLE deliveries (
     -- As in its message.
     owner bytea NOT NULL,
     priority smallint NOT NULL,
+    -- Orders higher priorities first, in an index that is ascending in all its columns.
+    negated smallint NOT NULL GENERATED ALWAYS AS (-priority) STORED,
     held boolean NOT NULL DEFAULT false,
     PRIMARY KEY (message, number)
 ) WITH (fillfactor = 70);
 CREATE INDEX deliveries_by_time ON deliveries (free_at) WHERE NOT held;
+-- As `DueClass` is ordered, and within a class as deliveries are claimed.
+CREATE INDEX deliveries_by_class ON deliveries (key, negated, owner, due, message, number) WHERE NOT held;
 CREATE INDEX deliveries_by_holder ON deliveries (leased_by, leased_until);
 
 -- A body, by where each part begins.
@@ -87,8 +91,31 @@ BEGIN
     PERFORM hint();
 END $$;
 
--- Due deliveries: highest priority first, then the owner after `turn`, then the longest due.
-CREATE FUNCTION claim(me integer, keys bytea[], most bigint, lease bigint, turn bytea) RETURNS TABLE (
+-- The classes with a claimable delivery after this one, in order. Those whose deliveries all wait or
+-- are leased are passed over one by one.
+CREATE FUNCTION due_classes(after_key bytea, after_priority smallint, after_owner bytea, most bigint)
+RETURNS TABLE (key bytea, priority smallint, owner bytea) LANGUAGE plpgsql AS $$
+#variable_conflict use_column
+DECLARE t bigint := queue_now();
+BEGIN
+    WHILE most > 0 LOOP
+        SELECT d.key, d.priority, d.owner INTO after_key, after_priority, after_owner FROM deliveries d
+            WHERE NOT held AND (d.key, negated, d.owner) > (after_key, -after_priority, after_owner)
+            ORDER BY d.key, negated, d.owner LIMIT 1;
+        EXIT WHEN NOT FOUND;
+        PERFORM FROM deliveries d
+            WHERE NOT held AND d.key = after_key AND negated = -after_priority AND d.owner = after_owner
+                AND due <= t AND free_at <= t
+            ORDER BY due, message, number LIMIT 1;
+        CONTINUE WHEN NOT FOUND;
+        RETURN QUERY VALUES (after_key, after_priority, after_owner);
+        most := most - 1;
+    END LOOP;
+END $$;
+
+-- Due deliveries of classes in the given order; of one class, the longest due first.
+CREATE FUNCTION claim(me integer, keys bytea[], priorities smallint[], owners bytea[], most bigint, lease bigint)
+RETURNS TABLE (
     message bigint, number integer, generation bigint, key bytea, owner bytea, priority smallint, envelope bytea,
     state bytea, body_len bigint, attempts integer, age bigint, others bigint
 ) LANGUAGE plpgsql AS $$
@@ -96,20 +123,28 @@ CREATE FUNCTION claim(me integer, keys bytea[], most bigint, lease bigint, turn 
 DECLARE
     t bigint := queue_now();
     wanted bigint := most;
+    class record;
 BEGIN
-    WHILE most > 0 LOOP
-        SELECT d.message, d.number, d.owner INTO message, number, turn FROM deliveries d
-            WHERE NOT held AND free_at <= t AND key = ANY (keys)
-            ORDER BY priority DESC, owner > turn DESC, owner, due, message, number
-            LIMIT 1 FOR UPDATE SKIP LOCKED;
-        EXIT WHEN NOT FOUND;
-        RETURN QUERY UPDATE deliveries d
-            SET generation = nextval('generations'), leased_by = me, leased_until = t + lease
-            FROM messages m
-            WHERE d.message = claim.message AND d.number = claim.number AND m.id = d.message
-            RETURNING d.message, d.number, d.generation, d.key, d.owner, d.priority, m.envelope, d.state, m.body_len,
-                d.attempts, t - m.born, (SELECT count(*) - 1 FROM deliveries o WHERE o.message = d.message);
-        most := most - 1;
+    FOR class IN
+        SELECT each.key, (-each.priority)::smallint AS negated, each.owner
+            FROM unnest(keys, priorities, owners) WITH ORDINALITY AS each (key, priority, owner, place) ORDER BY place
+    LOOP
+        EXIT WHEN most <= 0;
+        FOR message, number IN
+            SELECT d.message, d.number FROM deliveries d
+                WHERE NOT held AND d.key = class.key AND negated = class.negated AND d.owner = class.owner
+                    AND due <= t AND free_at <= t
+                ORDER BY due, message, number LIMIT most FOR UPDATE SKIP LOCKED
+        LOOP
+            RETURN QUERY UPDATE deliveries d
+                SET generation = nextval('generations'), leased_by = me, leased_until = t + lease
+                FROM messages m
+                WHERE d.message = claim.message AND d.number = claim.number AND m.id = d.message
+                RETURNING d.message, d.number, d.generation, d.key, d.owner, d.priority, m.envelope, d.state,
+                    m.body_len, d.attempts, t - m.born,
+                    (SELECT count(*) - 1 FROM deliveries o WHERE o.message = d.message);
+            most := most - 1;
+        END LOOP;
     END LOOP;
     -- Other owners look once a minute. A lease that may end earlier must set their timers.
     IF most < wanted AND lease < 60000000 THEN PERFORM hint(); END IF;

@@ -33,7 +33,8 @@ mod measure {
     use bytes::Bytes;
     use posthaste_queue::log::{LogOptions, LogQueue};
     use posthaste_queue::{
-        Claim, Draft, NewDelivery, NewMessage, Outcome, Owner, Priority, PutError, Queue, RoutingKey,
+        Claim, Draft, DueClass, NameError, NewDelivery, NewMessage, Outcome, Owner, Priority, PutError, Queue,
+        RoutingKey,
     };
 
     use crate::block_on::block_on;
@@ -128,12 +129,12 @@ mod measure {
         );
 
         // Claims, each given back at once, so that the backlog stays.
-        let keys: Vec<_> = (0..KEYS).map(key).collect();
+        let classes: Vec<_> = (0..KEYS).map(|number| class("bulk", number)).collect::<Result<_, _>>()?;
         let mut times = Vec::new();
         for round in 0..CLAIMS {
-            let keys = &keys[usize::try_from(round * 7 % KEYS)?..][..1];
+            let from = &classes[usize::try_from(round * 7 % KEYS)?..][..1];
             let start = Instant::now();
-            let claimed = block_on(queue.claim(Claim { keys, max: 1, lease: LEASE }))?;
+            let claimed = block_on(queue.claim(Claim { from, max: 1, lease: LEASE }))?;
             times.push(start.elapsed());
             for claimed in claimed {
                 block_on(queue.extend(&claimed.lease, Duration::ZERO))?;
@@ -143,27 +144,33 @@ mod measure {
         let at = |percent: usize| times.get(times.len() * percent / 100).copied().unwrap_or_default();
         println!("  a claim takes {:?} (median), {:?} (99 %)", at(50), at(99));
 
+        // Looks through all that is due.
+        let start = Instant::now();
+        let mut due = block_on(queue.due(None, PAGE))?;
+        while let Some(last) = due.last().filter(|_| due.len() % PAGE == 0) {
+            let page = block_on(queue.due(Some(last), PAGE))?;
+            if page.is_empty() {
+                break;
+            }
+            due.extend(page);
+        }
+        println!("  {} classes are due, listed in {:?}", due.len(), start.elapsed());
+
         // One message of another owner, for the same keys.
         let start = Instant::now();
         let other = block_on(put(&queue, "other", 0, Bytes::from_static(b"one")))?;
-        let mut before = 0;
-        while block_on(queue.claim(Claim { keys: &keys[..1], max: 1, lease: LEASE }))?
-            .iter()
-            .all(|claimed| claimed.lease.message() != other)
-        {
-            before += 1;
+        let claimed = block_on(queue.claim(Claim { from: &[class("other", 0)?], max: 1, lease: LEASE }))?;
+        if claimed.iter().all(|claimed| claimed.lease.message() != other) {
+            return Err("another owner's message is not due".into());
         }
-        println!(
-            "  another owner's message: claimed {:?} after its put began, {before} others before it",
-            start.elapsed()
-        );
+        println!("  another owner's message: claimed {:?} after its put began", start.elapsed());
 
         // Nine of ten are finished; each worker has its own keys.
         let (left, start) = (AtomicU64::new(count / 10 * 9), Instant::now());
         let finish_all = &|worker: u64| -> Result<(), Box<dyn Error + Send + Sync>> {
-            for key in keys.iter().skip(usize::try_from(worker)?).step_by(usize::try_from(WORKERS)?) {
+            for class in classes.iter().skip(usize::try_from(worker)?).step_by(usize::try_from(WORKERS)?) {
                 loop {
-                    let of = Claim { keys: std::slice::from_ref(key), max: 20, lease: LEASE };
+                    let of = Claim { from: std::slice::from_ref(class), max: 20, lease: LEASE };
                     let claimed = block_on(queue.claim(of))?;
                     if claimed.is_empty() {
                         break;
@@ -249,6 +256,10 @@ mod measure {
         }
     }
 
+    fn class(owner: &str, number: u64) -> Result<DueClass, NameError> {
+        Ok(DueClass { key: key(number), priority: Priority::default(), owner: Owner::new(owner)? })
+    }
+
     fn key(number: u64) -> RoutingKey {
         RoutingKey::new(&format!("domain{number}.example")).expect("a short key")
     }
@@ -266,6 +277,7 @@ mod measure {
     }
 
     const KEYS: u64 = 1_000;
+    const PAGE: usize = 256;
     const CLAIMS: u64 = 2_000;
     const WORKERS: u64 = 40;
     const LARGE: u64 = 50 << 20;

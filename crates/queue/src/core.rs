@@ -6,7 +6,7 @@ use std::time::Duration;
 use crate::index::{Base, Index, Moment, Stale, Unreadable, moment};
 use crate::signal::Signal;
 use crate::{
-    Broken, Change, Claim, Claimed, Clock, Error, Gather, Lease, LeaseError, MessageId, Page, RoutingKey, Search, Stats,
+    Broken, Change, Claim, Claimed, Clock, DueClass, Error, Gather, Lease, LeaseError, MessageId, Page, Search, Stats,
 };
 
 /// Invariant: the lock is never held over a write or a sync. It is held over reads of the base.
@@ -170,7 +170,7 @@ impl<S: Base> Core<S> {
     }
 
     pub(crate) fn claim(&self, claim: Claim<'_>) -> Result<Vec<Claimed>, Error> {
-        self.with(|index, now| index.claim(now, claim.keys, claim.max, claim.lease))
+        self.with(|index, now| index.claim(now, claim.from, claim.max, claim.lease))
     }
 
     pub(crate) fn gather(&self, gather: Gather<'_>) -> Result<Vec<Claimed>, Error> {
@@ -182,8 +182,8 @@ impl<S: Base> Core<S> {
         Ok(())
     }
 
-    pub(crate) fn due_keys(&self, after: Option<&RoutingKey>, limit: usize) -> Result<Vec<RoutingKey>, Error> {
-        self.with(|index, _| index.due_keys(after, limit))
+    pub(crate) fn due(&self, after: Option<&DueClass>, limit: usize) -> Result<Vec<DueClass>, Error> {
+        self.with(|index, _| index.due(after, limit))
     }
 
     pub(crate) fn search(&self, search: &Search, after: Option<MessageId>, limit: usize) -> Result<Page, Error> {

@@ -66,22 +66,22 @@ impl FromStr for MessageId {
     }
 }
 
-/// What deliveries are grouped and claimed by: a domain or a transport. The queue does not look
-/// inside.
+/// What the recipients of a message are grouped by: a domain or a transport. The queue does not
+/// look inside.
 ///
 /// At most [`MAX_NAME`] bytes. Cheap to clone.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct RoutingKey(Arc<str>);
 
-/// Whose mail it is. Claims go round-robin over owners, so that one owner's backlog does not delay
-/// the others.
+/// Whose mail it is. [`Queue::due`](crate::Queue::due) lists owners apart, so that a caller can
+/// serve them in turn and one owner's backlog does not delay the others.
 ///
 /// At most [`MAX_NAME`] bytes. Cheap to clone. A queue with one owner uses [`Owner::default`], the
 /// empty text.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Owner(Arc<str>);
 
-/// How urgent a message is. Claims take the highest first, whatever the owner. The default is 0.
+/// How urgent a message is: the higher, the more. The default is 0.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub struct Priority(pub i8);
 
@@ -155,12 +155,6 @@ impl RoutingKey {
     /// The first key in their order.
     pub(crate) fn first() -> Self {
         Self(Owner::default().0)
-    }
-
-    /// The next key in their order. It may be longer than [`MAX_NAME`], so it must not be given
-    /// out.
-    pub(crate) fn next(&self) -> Self {
-        Self(format!("{}\0", self.0).into())
     }
 }
 

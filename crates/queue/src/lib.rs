@@ -22,6 +22,6 @@ pub use id::{MAX_NAME, MessageId, NameError, Owner, Priority, RoutingKey};
 pub use limits::{MAX_DELAY, MAX_DELIVERIES, MAX_DERIVED, MAX_ENVELOPE, MAX_STATES};
 pub use manage::{Alteration, DeliverySummary, Page, Search, Summary};
 pub use queue::{
-    Body, Change, Claim, Claimed, Derived, Draft, Gather, GatherWhen, Lease, NewDelivery, NewMessage, Outcome, Queue,
-    Stats,
+    Body, Change, Claim, Claimed, Derived, Draft, DueClass, Gather, GatherWhen, Lease, NewDelivery, NewMessage,
+    Outcome, Queue, Stats,
 };

@@ -15,8 +15,8 @@ use futures_core::Stream;
 use crate::core::Core;
 use crate::index::{Altered, Bounds, End, Index, Message, Moment, Next, Nothing, Totals, Unreadable};
 use crate::{
-    Alteration, Body, Change, Claim, Claimed, Clock, Derived, Draft, Error, Full, Gather, Lease, LeaseError, MessageId,
-    NewMessage, Outcome, Page, PutError, Queue, RoutingKey, Search, Stats, SystemClock, TooLarge, limits,
+    Alteration, Body, Change, Claim, Claimed, Clock, Derived, Draft, DueClass, Error, Full, Gather, Lease, LeaseError,
+    MessageId, NewMessage, Outcome, Page, PutError, Queue, Search, Stats, SystemClock, TooLarge, limits,
 };
 
 /// Limits of a [`MemoryQueue`]: take the default, then assign fields.
@@ -156,8 +156,8 @@ impl Queue for MemoryQueue {
         inner.core.with(|index, now| inner.apply(index, now, ends, derived))?
     }
 
-    async fn due_keys(&self, after: Option<&RoutingKey>, limit: usize) -> Result<Vec<RoutingKey>, Error> {
-        self.inner.core.due_keys(after, limit)
+    async fn due(&self, after: Option<&DueClass>, limit: usize) -> Result<Vec<DueClass>, Error> {
+        self.inner.core.due(after, limit)
     }
 
     async fn changed(&self, seen: Change) -> Result<Change, Error> {

@@ -1,5 +1,6 @@
 //! The trait that every engine implements, and what its calls take and give.
 
+use std::cmp::{Ordering, Reverse};
 use std::future::{Future, poll_fn};
 use std::io;
 use std::pin::Pin;
@@ -31,7 +32,7 @@ use crate::{Alteration, Error, LeaseError, MessageId, Owner, Page, Priority, Put
 ///
 /// **What blocks.** No call blocks the caller's thread on a write to stable storage: it waits as a
 /// future. An engine may block for short reads. `LogQueue` reads pages of its index from the disk
-/// in `claim`, `claim_any`, `gather`, `extend`, `due_keys`, `search`, `list` and `stats`. `put`
+/// in `claim`, `claim_any`, `gather`, `extend`, `due`, `search`, `list` and `stats`. `put`
 /// asks the file system for its free space. `body`, each piece of a body, and [`Draft::write`] of a
 /// large message read or write a file. That takes microseconds if the pages are in the system's
 /// cache, and a disk's time otherwise.
@@ -56,11 +57,12 @@ pub trait Queue: Send + Sync + 'static {
     /// largest body, [`PutError::Broken`], [`PutError::Closed`].
     fn put(&self, size_hint: Option<u64>) -> impl Future<Output = Result<Self::Draft, PutError>> + Send;
 
-    /// Leases up to [`max`](Claim::max) due deliveries for some keys.
+    /// Leases up to [`max`](Claim::max) due deliveries of some [classes](DueClass).
     ///
-    /// The order: highest priority first; within it, owners take turns; of one owner, the delivery
-    /// that has been due longest. Returns at once. The list is empty if no delivery is due, or if
-    /// the engine's bound on leases is reached: wait with [`changed`](Self::changed).
+    /// The order: the classes as they are given; within a class, the delivery that has been due
+    /// longest. So the caller decides whose turn it is: see [`due`](Self::due). Returns at once.
+    /// The list is empty if no delivery is due, or if the engine's bound on leases is reached: wait
+    /// with [`changed`](Self::changed). A class that has no due delivery any more is passed over.
     ///
     /// **The bound on duplicates** is that bound on leases. Only deliveries that were leased when
     /// the process died may have been made without a record of it, so only they can be made twice.
@@ -69,15 +71,19 @@ pub trait Queue: Send + Sync + 'static {
     /// [`Error::Broken`], [`Error::Closed`].
     fn claim(&self, claim: Claim<'_>) -> impl Future<Output = Result<Vec<Claimed>, Error>> + Send;
 
-    /// Leases due deliveries for any key: [`claim`](Self::claim) for the first 32
-    /// [`due_keys`](Self::due_keys).
+    /// Leases due deliveries of any class: a [`claim`](Self::claim) from the first 32
+    /// [`due`](Self::due) classes, in the order of their priorities, highest first.
+    ///
+    /// For callers with one owner, or that claim until nothing is due. Owners do not take turns
+    /// here: a class with much mail delays those behind it.
     ///
     /// # Errors
     /// [`Error::Broken`], [`Error::Closed`].
     fn claim_any(&self, max: usize, lease: Duration) -> impl Future<Output = Result<Vec<Claimed>, Error>> + Send {
         async move {
-            let keys = self.due_keys(None, 32).await?;
-            self.claim(Claim { keys: &keys, max, lease }).await
+            let mut classes = self.due(None, 32).await?;
+            classes.sort_by_key(|class| Reverse(class.priority));
+            self.claim(Claim { from: &classes, max, lease }).await
         }
     }
 
@@ -147,16 +153,47 @@ pub trait Queue: Send + Sync + 'static {
         derived: Vec<Derived>,
     ) -> impl Future<Output = Result<Vec<MessageId>, LeaseError>> + Send;
 
-    /// Returns the keys that have a claimable delivery, in order, starting after `after`; at most
-    /// `limit`.
+    /// Returns the [classes](DueClass) that have a claimable delivery, in their order, starting
+    /// after `after`; at most `limit`. `after` need not be due.
+    ///
+    /// The queue gives no class a turn: it says what is due, and the caller says in
+    /// [`Claim::from`] what it wants. To be fair, a caller puts the classes of each owner in a line
+    /// of their own, and takes one delivery from each line in turn, highest priorities first:
+    ///
+    /// ```
+    /// # use std::{cmp::Reverse, collections::{BTreeMap, VecDeque}, time::Duration};
+    /// # use posthaste_queue::{Claim, Claimed, DueClass, Error, Owner, Queue};
+    /// async fn fairly<Q: Queue>(queue: &Q, lease: Duration, mut each: impl FnMut(Claimed)) -> Result<(), Error> {
+    ///     let mut lines: BTreeMap<_, BTreeMap<Owner, VecDeque<DueClass>>> = BTreeMap::new();
+    ///     for class in queue.due(None, 1_000).await? {
+    ///         let line = lines.entry(Reverse(class.priority)).or_default().entry(class.owner.clone());
+    ///         line.or_default().push_back(class);
+    ///     }
+    ///     for mut owners in lines.into_values() {
+    ///         while !owners.is_empty() {
+    ///             for line in owners.values_mut() {
+    ///                 while let Some(class) = line.pop_front() {
+    ///                     let from = std::slice::from_ref(&class);
+    ///                     if let Some(claimed) = queue.claim(Claim { from, max: 1, lease }).await?.pop() {
+    ///                         each(claimed);
+    ///                         line.push_back(class);
+    ///                         break;
+    ///                     }
+    ///                 }
+    ///             }
+    ///             owners.retain(|_, line| !line.is_empty());
+    ///         }
+    ///     }
+    ///     Ok(())
+    /// }
+    /// ```
+    ///
+    /// The cost grows with the number of classes that are returned, and not with the number of
+    /// their deliveries.
     ///
     /// # Errors
     /// [`Error::Broken`], [`Error::Closed`].
-    fn due_keys(
-        &self,
-        after: Option<&RoutingKey>,
-        limit: usize,
-    ) -> impl Future<Output = Result<Vec<RoutingKey>, Error>> + Send;
+    fn due(&self, after: Option<&DueClass>, limit: usize) -> impl Future<Output = Result<Vec<DueClass>, Error>> + Send;
 
     /// Waits until a delivery may have become claimable since `seen` was returned.
     ///
@@ -362,11 +399,52 @@ pub struct Derived {
     pub body: Bytes,
 }
 
+/// The class of a delivery: its key, its priority and its owner.
+///
+/// [`Queue::due`] returns the classes of deliveries that are due, and [`Queue::claim`] claims from
+/// classes. Within a class the queue decides what comes first; between classes the caller does.
+///
+/// Classes are ordered by key; of one key by priority, the highest first; of both by owner.
+///
+/// ```
+/// use posthaste_queue::{DueClass, Owner, Priority, RoutingKey};
+///
+/// let class = |priority| DueClass {
+///     key: RoutingKey::new("example.org").expect("short"),
+///     priority: Priority(priority),
+///     owner: Owner::default(),
+/// };
+/// assert!(class(5) < class(0));
+/// ```
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct DueClass {
+    /// Where the deliveries go.
+    pub key: RoutingKey,
+    /// How urgent they are.
+    pub priority: Priority,
+    /// Whose mail they are.
+    pub owner: Owner,
+}
+
+impl Ord for DueClass {
+    fn cmp(&self, other: &Self) -> Ordering {
+        let priority = || other.priority.cmp(&self.priority);
+        self.key.cmp(&other.key).then_with(priority).then_with(|| self.owner.cmp(&other.owner))
+    }
+}
+
+impl PartialOrd for DueClass {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
 /// Which deliveries to lease.
 #[derive(Debug, Clone, Copy)]
 pub struct Claim<'a> {
-    /// The keys. [`due_keys`](Queue::due_keys) returns those with a claimable delivery.
-    pub keys: &'a [RoutingKey],
+    /// The classes, in the order in which they are served. [`due`](Queue::due) returns those with a
+    /// claimable delivery.
+    pub from: &'a [DueClass],
     /// The largest number of deliveries.
     pub max: usize,
     /// How long the lease lasts. Cut to [`MAX_DELAY`](crate::MAX_DELAY).

@@ -3,7 +3,7 @@
 #![cfg(unix)]
 #![allow(clippy::unwrap_used)]
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,8 +11,8 @@ use bytes::Bytes;
 use posthaste_queue::log::{LogOptions, LogQueue};
 use posthaste_queue::memory::{MemoryOptions, MemoryQueue};
 use posthaste_queue::{
-    Alteration, Claim, Claimed, Derived, Draft, Gather, GatherWhen, Lease, ManualClock, MessageId, NewDelivery,
-    NewMessage, Outcome, Owner, Priority, Queue, RoutingKey,
+    Alteration, Claim, Claimed, DeliverySummary, Derived, Draft, DueClass, Gather, GatherWhen, Lease, ManualClock,
+    MessageId, NewDelivery, NewMessage, Outcome, Owner, Priority, Queue, RoutingKey,
 };
 use proptest::prelude::*;
 
@@ -27,8 +27,10 @@ enum Op {
         deliveries: Vec<(u8, u16)>,
         len: usize,
     },
+    /// From classes by their places among those that are due, in any order. A place beyond those: a
+    /// class that may not be due.
     Claim {
-        keys: Option<Vec<u8>>,
+        from: Option<Vec<u8>>,
         max: usize,
     },
     Done {
@@ -84,12 +86,12 @@ enum Op {
 
 fn op() -> impl Strategy<Value = Op> {
     let deliveries = prop::collection::vec((0..4_u8, 0..3_u16), 1..4);
-    let keys = prop::option::of(prop::collection::vec(0..5_u8, 0..3));
+    let from = prop::option::of(prop::collection::vec(0..9_u8, 0..5));
     let when = prop_oneof![Just(GatherWhen::Now), Just(GatherWhen::AtRest), Just(GatherWhen::Alone)];
     prop_oneof![
         4 => (0..3_u8, -1..2_i8, deliveries, 0..3000_usize)
             .prop_map(|(owner, priority, deliveries, len)| Op::Put { owner, priority, deliveries, len }),
-        4 => (keys, 1..5_usize).prop_map(|(keys, max)| Op::Claim { keys, max }),
+        4 => (from, 1..5_usize).prop_map(|(from, max)| Op::Claim { from, max }),
         3 => (0..20_usize, any::<bool>()).prop_map(|(lease, derived)| Op::Done { lease, derived }),
         2 => (0..20_usize, 0..4_u16, any::<u8>()).prop_map(|(lease, delay, state)| Op::Retry { lease, delay, state }),
         1 => (0..20_usize, 0..4_u8).prop_map(|(lease, state)| Op::Keep { lease, state }),
@@ -129,6 +131,8 @@ proptest! {
             }
             let (expected, found) = (block_on(model.apply(op)), block_on(real.apply(op)));
             prop_assert_eq!(expected, found, "{:?}", op);
+            let (due, listed) = block_on(model.due());
+            prop_assert_eq!(due, listed, "after {:?}", op);
             // Without free memory, due deliveries appear with the next checkpoint.
             let expected = block_on(model.view(true));
             let mut found = block_on(real.view(true));
@@ -172,11 +176,13 @@ impl<Q: Queue> Side<Q> {
                 self.came(id);
                 String::new()
             }
-            Op::Claim { keys, max } => {
-                let claimed = match keys {
-                    Some(keys) => {
-                        let keys: Vec<_> = keys.iter().map(|each| key(*each)).collect();
-                        self.queue.claim(Claim { keys: &keys, max: *max, lease: seconds(4) }).await
+            Op::Claim { from, max } => {
+                let claimed = match from {
+                    Some(places) => {
+                        let due = self.queue.due(None, 99).await.unwrap();
+                        let class = |place: &u8| due.get(usize::from(*place)).cloned().unwrap_or_else(|| class(*place));
+                        let from: Vec<_> = places.iter().map(class).collect();
+                        self.queue.claim(Claim { from: &from, max: *max, lease: seconds(4) }).await
                     }
                     None => self.queue.claim_any(*max, seconds(4)).await,
                 };
@@ -262,11 +268,27 @@ impl<Q: Queue> Side<Q> {
         let stats = self.queue.stats().await;
         view.push_str(&format!("{} {} {} {}", stats.messages, stats.deliveries, stats.held, stats.bytes));
         if leases {
-            let keys = self.queue.due_keys(None, 9).await.unwrap();
-            view.push_str(&format!(" {} {} {} {keys:?}", stats.leased, stats.puts, stats.finished));
+            let due = self.queue.due(None, 99).await.unwrap();
+            view.push_str(&format!(" {} {} {} {due:?}", stats.leased, stats.puts, stats.finished));
             view.push_str(if stats.short_of_memory { " and more is due" } else { "" });
         }
         view
+    }
+
+    /// The classes that are due, found one by one and from the list of messages.
+    async fn due(&self) -> (Vec<DueClass>, Vec<DueClass>) {
+        let mut due: Vec<DueClass> = Vec::new();
+        while let Some(class) = self.queue.due(due.last(), 1).await.unwrap().pop() {
+            due.push(class);
+        }
+        let mut listed = BTreeSet::new();
+        for each in self.queue.list(None, usize::MAX).await.unwrap().into_iter().filter(|each| !each.held) {
+            let is_due = |delivery: &DeliverySummary| !delivery.leased && delivery.due_in.is_zero();
+            for delivery in each.deliveries.into_iter().filter(is_due) {
+                listed.insert(DueClass { key: delivery.key, priority: each.priority, owner: each.owner.clone() });
+            }
+        }
+        (due, listed.into_iter().collect())
     }
 
     fn came(&mut self, id: MessageId) {
@@ -298,6 +320,11 @@ fn message(owner: u8, priority: i8, deliveries: &[(u8, u16)]) -> NewMessage {
         envelope: Bytes::from(vec![owner]),
         deliveries: deliveries.iter().map(delivery).collect(),
     }
+}
+
+fn class(number: u8) -> DueClass {
+    let owner = Owner::new(&(number % 3).to_string()).unwrap();
+    DueClass { key: key(number % 4), priority: Priority(0), owner }
 }
 
 fn key(number: u8) -> RoutingKey {

@@ -9,7 +9,7 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use super::{Harness, LEASE, SECOND, body, claim, claim_one, message, nothing_due, octets, put, ready, routing_key};
-use crate::{Alteration, Change, Claim, Derived, Draft, Error, LeaseError, Outcome, Priority, PutError, Queue};
+use crate::{Alteration, Change, Claim, Derived, Draft, Error, LeaseError, Outcome, PutError, Queue};
 
 pub(super) async fn commit_claim_finish<H: Harness>(harness: &mut H) {
     let queue = harness.open().await;
@@ -184,69 +184,6 @@ pub(super) async fn derived_messages_come_with_the_outcome<H: Harness>(harness: 
     }
 }
 
-pub(super) async fn owners_take_turns<H: Harness>(harness: &mut H) {
-    let queue = harness.open().await;
-    for owner in ["busy", "busy", "busy", "busy", "quiet", "rare"] {
-        put(&queue, message(owner, &["k1", "k2"]), b"x").await.expect("put");
-    }
-    let keys = [routing_key("k1")];
-    let of = Claim { keys: &keys, max: 4, lease: LEASE };
-    let turns: Vec<_> = queue.claim(of).await.expect("claim").into_iter().map(|each| each.owner).collect();
-    assert_eq!(turns.iter().map(|owner| owner.as_str()).collect::<Vec<_>>(), ["busy", "quiet", "rare", "busy"]);
-    let turns: Vec<_> = claim(&queue, 4).await.into_iter().map(|each| each.owner).collect();
-    assert_eq!(turns.iter().map(|owner| owner.as_str()).collect::<Vec<_>>(), ["quiet", "rare", "busy", "busy"]);
-}
-
-pub(super) async fn priority_then_due<H: Harness>(harness: &mut H) {
-    let queue = harness.open().await;
-    let mut expected = Vec::new();
-    for (priority, delay, place) in [(0, 2, 4), (0, 1, 3), (5, 3, 0), (-5, 0, 5), (5, 3, 1)] {
-        let mut new = message("me", &["a"]);
-        new.priority = Priority(priority);
-        new.deliveries[0].delay = SECOND * delay;
-        expected.push((place, put(&queue, new, b"x").await.expect("put")));
-    }
-    // Priority counts across owners.
-    let mut urgent = message("you", &["b"]);
-    urgent.priority = Priority(1);
-    expected.push((2, put(&queue, urgent, b"x").await.expect("put")));
-    expected.sort_unstable();
-    harness.advance(SECOND * 3).await;
-    let order: Vec<_> = claim(&queue, 9).await.into_iter().map(|each| each.lease.message()).collect();
-    assert_eq!(order, expected.into_iter().map(|(_, id)| id).collect::<Vec<_>>());
-}
-
-pub(super) async fn claims_are_for_keys<H: Harness>(harness: &mut H) {
-    let queue = harness.open().await;
-    put(&queue, message("me", &["a", "b", "c"]), b"x").await.expect("put");
-    let ask = |keys: &[&str]| keys.iter().map(|key| routing_key(key)).collect::<Vec<_>>();
-    for (keys, found) in [(&["x"][..], &[][..]), (&[], &[]), (&["b", "x"], &["b"]), (&["c", "a", "b"], &["a", "c"])] {
-        let keys = ask(keys);
-        let claim = Claim { keys: &keys, max: 9, lease: LEASE };
-        let claimed: Vec<_> = queue.claim(claim).await.expect("claim").into_iter().map(|each| each.key).collect();
-        assert_eq!(claimed, ask(found));
-    }
-}
-
-pub(super) async fn due_keys_are_paged<H: Harness>(harness: &mut H) {
-    let queue = harness.open().await;
-    put(&queue, message("me", &["d", "b", "a"]), b"x").await.expect("put");
-    put(&queue, message("you", &["c", "a"]), b"x").await.expect("put");
-    let mut later = message("me", &["later"]);
-    later.deliveries[0].delay = SECOND;
-    put(&queue, later, b"x").await.expect("put");
-    let mut seen = Vec::new();
-    while let Some(key) = queue.due_keys(seen.last(), 1).await.expect("keys").pop() {
-        seen.push(key);
-    }
-    assert_eq!(seen, ["a", "b", "c", "d"].map(routing_key));
-    assert_eq!(queue.due_keys(None, 2).await.expect("keys"), ["a", "b"].map(routing_key));
-    harness.advance(SECOND).await;
-    assert_eq!(queue.due_keys(Some(&routing_key("c")), 9).await.expect("keys"), ["d", "later"].map(routing_key));
-    claim(&queue, 9).await;
-    assert!(queue.due_keys(None, 9).await.expect("keys").is_empty());
-}
-
 pub(super) async fn changed_wakes<H: Harness>(harness: &mut H) {
     let queue = harness.open().await;
     let mut seen = queue.changed(Change::default()).await.expect("the first call returns at once");
@@ -370,12 +307,12 @@ pub(super) async fn closed_is_closed<H: Harness>(harness: &mut H) {
     assert!(matches!(draft.commit(message("me", &["a"])).await, Err(PutError::Closed)));
     assert!(matches!(queue.put(None).await, Err(PutError::Closed)));
     assert!(matches!(queue.claim_any(1, LEASE).await, Err(Error::Closed)));
-    let claim = Claim { keys: &[], max: 1, lease: LEASE };
+    let claim = Claim { from: &[], max: 1, lease: LEASE };
     assert!(matches!(queue.claim(claim).await, Err(Error::Closed)));
     assert!(matches!(queue.hold(id).await, Err(Error::Closed)));
     assert!(matches!(queue.remove(id).await, Err(Error::Closed)));
     assert!(matches!(queue.body(&lease).await.map(drop), Err(Error::Closed)));
-    assert!(matches!(queue.due_keys(None, 1).await, Err(Error::Closed)));
+    assert!(matches!(queue.due(None, 1).await, Err(Error::Closed)));
     assert!(matches!(queue.list(None, 1).await, Err(Error::Closed)));
     assert!(matches!(queue.extend(&lease, LEASE).await, Err(LeaseError::Store(Error::Closed))));
     let finished = queue.finish(lease, Outcome::Done, Vec::new()).await;

@@ -6,8 +6,8 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use super::{
-    Cannot, Crash, Disk, Harness, Jump, LEASE, SECOND, body, both, claim, claim_one, contents, message, nothing_due,
-    octets, put, ready, routing_key, stays_pending,
+    Cannot, Crash, Disk, Harness, Jump, LEASE, SECOND, body, both, claim, claim_one, class, contents, message,
+    nothing_due, octets, put, ready, routing_key, stays_pending,
 };
 use crate::{Alteration, Body, Claim, Derived, Draft, Error, Full, LeaseError, Outcome, PutError, Queue};
 
@@ -212,8 +212,8 @@ pub(super) async fn a_full_disk_refuses_messages_and_keeps_outcomes<H: Harness>(
         assert!(matches!(refused, Err(PutError::Full(Full::Disk { .. } | Full::NoSpace(_)))), "{refused:?}");
     }
     // Messages that are there are claimed, and can be read.
-    let keys = [routing_key("b")];
-    let [given] = <[_; 1]>::try_from(queue.claim(Claim { keys: &keys, max: 2, lease: LEASE }).await.expect("claim"))
+    let from = [class("b", 0, "me")];
+    let [given] = <[_; 1]>::try_from(queue.claim(Claim { from: &from, max: 2, lease: LEASE }).await.expect("claim"))
         .expect("exactly one delivery");
     assert_eq!(given.lease.message(), id);
     assert_eq!(body(&queue, &claimed.lease).await, octets(2_000));

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use super::{Cannot, Harness, LEASE, SECOND, claim, claim_one, message, nothing_due, octets, put, routing_key};
+use super::{Cannot, Harness, LEASE, SECOND, claim, claim_one, class, message, nothing_due, octets, put};
 use crate::{
     Change, Claim, Derived, Draft, LeaseError, MAX_DELAY, MAX_DELIVERIES, MAX_DERIVED, MAX_ENVELOPE, MAX_STATES,
     NewMessage, Outcome, PutError, Queue, Search,
@@ -81,8 +81,8 @@ pub(super) async fn delays_are_cut<H: Harness>(harness: &mut H) {
     harness.advance(MAX_DELAY - SECOND).await;
     nothing_due(&queue).await;
     harness.advance(SECOND).await;
-    let keys = [routing_key("a")];
-    let long = Claim { keys: &keys, max: 1, lease: Duration::MAX };
+    let from = [class("a", 0, "me")];
+    let long = Claim { from: &from, max: 1, lease: Duration::MAX };
     let lease = queue.claim(long).await.expect("claim").remove(0).lease;
     harness.advance(MAX_DELAY - SECOND).await;
     nothing_due(&queue).await;
@@ -127,17 +127,17 @@ pub(super) async fn nothing_is_given_when_nothing_is_asked_for<H: Harness>(harne
     for _ in 0..2 {
         put(&queue, message("me", &["a"]), b"x").await.expect("put");
     }
-    let keys = [routing_key("a")];
-    for none in [Claim { keys: &keys, max: 0, lease: LEASE }, Claim { keys: &[], max: 9, lease: LEASE }] {
+    let from = [class("a", 0, "me")];
+    for none in [Claim { from: &from, max: 0, lease: LEASE }, Claim { from: &[], max: 9, lease: LEASE }] {
         assert!(queue.claim(none).await.expect("claim").is_empty());
     }
-    assert!(queue.due_keys(None, 0).await.expect("keys").is_empty());
+    assert!(queue.due(None, 0).await.expect("due").is_empty());
     // A caller that looks through a queue makes progress whatever the limit is.
     assert_eq!(queue.list(None, 0).await.expect("list").len(), 1);
     assert_eq!(queue.search(&Search::default(), None, 0).await.expect("search").messages.len(), 1);
     assert_eq!(queue.stats().await.leased, 0);
     // A lease of no length was given, and has expired at once.
-    let short = Claim { keys: &keys, max: 1, lease: Duration::ZERO };
+    let short = Claim { from: &from, max: 1, lease: Duration::ZERO };
     let lease = queue.claim(short).await.expect("claim").remove(0).lease;
     assert_eq!(claim(&queue, 9).await.len(), 2);
     assert!(matches!(queue.finish(lease, Outcome::Done, Vec::new()).await, Err(LeaseError::Stale)));

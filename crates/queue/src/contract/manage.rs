@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use super::{Harness, LEASE, SECOND, claim, claim_one, message, nothing_due, octets, put, routing_key};
+use super::{Harness, LEASE, SECOND, claim, claim_one, class, message, nothing_due, octets, put, routing_key};
 use crate::{Alteration, Error, LeaseError, MessageId, Outcome, Owner, Queue, Search};
 
 pub(super) async fn hold_and_release<H: Harness>(harness: &mut H) {
@@ -19,7 +19,7 @@ pub(super) async fn hold_and_release<H: Harness>(harness: &mut H) {
     queue.finish(lease, retry, Vec::new()).await.expect("a lease that is out goes on");
     harness.advance(LEASE * 2).await;
     nothing_due(&queue).await;
-    assert!(queue.due_keys(None, 9).await.expect("keys").is_empty());
+    assert!(queue.due(None, 9).await.expect("due").is_empty());
     assert!(queue.release(id).await.expect("release"));
     assert!(!queue.release(id).await.expect("release again"));
     assert_eq!(claim(&queue, 9).await.len(), 2);
@@ -70,12 +70,12 @@ pub(super) async fn reschedule<H: Harness>(harness: &mut H) {
         |key: Option<&str>, seconds| Alteration::Reschedule { key: key.map(routing_key), delay: SECOND * seconds };
     // Sooner for one key; then for all; then later, what was due already included.
     assert_eq!(queue.alter(id, when(Some("b"), 0)).await.expect("alter"), 2);
-    assert_eq!(queue.due_keys(None, 9).await.expect("keys"), [routing_key("b")]);
+    assert_eq!(queue.due(None, 9).await.expect("due"), [class("b", 0, "me")]);
     assert_eq!(queue.alter(id, when(None, 0)).await.expect("alter"), 3);
-    assert_eq!(queue.due_keys(None, 9).await.expect("keys"), ["a", "b"].map(routing_key));
+    assert_eq!(queue.due(None, 9).await.expect("due"), ["a", "b"].map(|key| class(key, 0, "me")));
     assert_eq!(queue.alter(id, when(Some("a"), 10)).await.expect("alter"), 1);
     assert_eq!(queue.alter(id, when(Some("nobody"), 0)).await.expect("alter"), 0);
-    assert_eq!(queue.due_keys(None, 9).await.expect("keys"), [routing_key("b")]);
+    assert_eq!(queue.due(None, 9).await.expect("due"), [class("b", 0, "me")]);
 
     // A lease goes on, and its outcome counts.
     let lease = claim(&queue, 1).await.remove(0).lease;
@@ -118,12 +118,12 @@ pub(super) async fn reroute<H: Harness>(harness: &mut H) {
     assert_eq!(queue.alter(id, old_to_new).await.expect("alter"), 0);
     // A ready and a waiting delivery at once, a leased one when its lease ends.
     let keys = |deliveries: Vec<crate::Claimed>| deliveries.into_iter().map(|each| each.key).collect::<Vec<_>>();
-    assert_eq!(keys(claim(&queue, 9).await), ["other", "new"].map(routing_key));
+    assert_eq!(keys(claim(&queue, 9).await), ["new", "other"].map(routing_key));
     harness.advance(SECOND).await;
     assert_eq!(keys(claim(&queue, 9).await), [routing_key("new")]);
     let retry = Outcome::Retry { delay: Duration::ZERO, state: Bytes::new() };
     queue.finish(lease, retry, Vec::new()).await.expect("finish");
-    assert_eq!(queue.due_keys(None, 9).await.expect("keys"), [routing_key("new")]);
+    assert_eq!(queue.due(None, 9).await.expect("due"), [class("new", 0, "me")]);
     let all = Alteration::Reroute { from: None, to: routing_key("last") };
     assert_eq!(queue.alter(id, all).await.expect("alter"), 4);
     assert_eq!(keys(claim(&queue, 9).await), [routing_key("last")]);

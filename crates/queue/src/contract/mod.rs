@@ -58,6 +58,7 @@
 //! ```
 
 mod cases;
+mod classes;
 mod durable;
 mod faults;
 mod gather;
@@ -75,8 +76,8 @@ use bytes::Bytes;
 
 pub use self::report::{Cannot, Report, Skipped};
 use crate::{
-    Body, Claimed, DeliverySummary, Draft, Lease, MessageId, NewDelivery, NewMessage, Owner, Priority, PutError, Queue,
-    RoutingKey, Summary,
+    Body, Claimed, DeliverySummary, Draft, DueClass, Lease, MessageId, NewDelivery, NewMessage, Owner, Priority,
+    PutError, Queue, RoutingKey, Summary,
 };
 
 /// What the suite needs of an engine's tests.
@@ -196,15 +197,21 @@ pub async fn run<H: Harness>(harness: &mut H) -> Report {
             a_retry_waits_its_delay,
             several_deliveries_are_independent,
             derived_messages_come_with_the_outcome,
-            owners_take_turns,
-            priority_then_due,
-            claims_are_for_keys,
-            due_keys_are_paged,
             changed_wakes,
             changed_wakes_those_who_wait,
             changed_loses_nothing,
             age_grows,
             closed_is_closed,
+        }
+        classes {
+            classes_are_listed_by_key_then_priority_then_owner,
+            what_is_due_is_listed_after_any_class,
+            claims_are_served_in_the_given_order,
+            the_longest_due_of_a_class_comes_first,
+            a_claim_from_any_class_takes_the_highest_priority,
+            a_class_that_is_due_no_more_is_passed_over,
+            a_caller_can_serve_owners_in_turn,
+            no_owner_starves_in_a_key,
         }
         limits {
             a_message_has_limits,
@@ -281,6 +288,11 @@ fn routing_key(text: &str) -> RoutingKey {
     RoutingKey::new(text).expect("a short key")
 }
 
+fn class(key: &str, priority: i8, owner: &str) -> DueClass {
+    let owner = Owner::new(owner).expect("a short owner");
+    DueClass { key: routing_key(key), priority: Priority(priority), owner }
+}
+
 /// `len` bytes that differ from place to place.
 fn octets(len: usize) -> Bytes {
     (0..len).map(|at| u8::try_from(at.wrapping_mul(31).wrapping_add(at >> 8) & 0xff).unwrap_or_default()).collect()
@@ -338,7 +350,7 @@ async fn stays_pending<Q: Queue, T>(queue: &Q, mut future: Pin<&mut impl Future<
         if future.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_ready() {
             return false;
         }
-        drop(queue.due_keys(None, 1).await.expect("keys"));
+        drop(queue.due(None, 1).await.expect("due"));
     }
     true
 }

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use bytes::Bytes;
 
 use super::{
-    Cannot, Harness, LEASE, SECOND, body, both, claim, claim_one, message, nothing_due, octets, put, routing_key,
+    Cannot, Harness, LEASE, SECOND, body, both, claim, claim_one, class, message, nothing_due, octets, put, routing_key,
 };
 use crate::{Alteration, Change, Derived, Draft, LeaseError, Outcome, Queue};
 
@@ -122,7 +122,7 @@ pub(super) async fn what_operators_do_is_so_for_all<H: Harness>(harness: &mut H)
     };
     let new = Alteration::Reroute { from: None, to: routing_key("c") };
     assert_eq!(other.alter(id, new).await.expect("alter"), 2);
-    assert_eq!(one.due_keys(None, 9).await.expect("keys"), [routing_key("c")]);
+    assert_eq!(one.due(None, 9).await.expect("due"), [class("c", 0, "me")]);
     other.remove(id).await.expect("remove");
     assert!(matches!(one.finish(lease, Outcome::Done, Vec::new()).await, Err(LeaseError::Stale)));
     nothing_due(&one).await;

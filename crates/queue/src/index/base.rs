@@ -1,10 +1,9 @@
 //! What lies below the index: the queue as of a checkpoint.
 
-use std::cmp::Reverse;
 use std::marker::PhantomData;
 
 use super::{Message, Moment, Slot};
-use crate::{MessageId, Owner, Priority, RoutingKey};
+use crate::{DueClass, MessageId, Owner, Priority, RoutingKey};
 
 /// The queue as of the last checkpoint, on a disk. It does not change. Messages that are not in
 /// memory are read from here.
@@ -28,21 +27,13 @@ pub(crate) trait Base: Send + 'static {
     fn waiting_from(&self, from: WaitingRow) -> Result<Option<WaitingRow>, Unreadable>;
 }
 
-/// A delivery that can be claimed, in the order of claims.
+/// A delivery that can be claimed. Those of one class are claimed in the order in which they became
+/// due.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct ReadyRow {
-    pub(crate) rank: Rank,
+    pub(crate) class: DueClass,
     pub(crate) due: Moment,
     pub(crate) slot: Slot,
-}
-
-/// Where a ready delivery stands: those of one owner, one priority and one key have the same rank,
-/// and are claimed in the order in which they became due.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) struct Rank {
-    pub(crate) key: RoutingKey,
-    pub(crate) priority: Reverse<Priority>,
-    pub(crate) owner: Owner,
 }
 
 /// A delivery that is not due yet.
@@ -84,18 +75,19 @@ impl<B: Clone + Send + Sync + 'static> Base for Nothing<B> {
 }
 
 impl ReadyRow {
-    /// At or before every row of the key.
-    pub(crate) fn first_of(key: RoutingKey) -> Self {
-        Self::first_in(Rank { key, priority: Reverse(Priority(i8::MAX)), owner: Owner::default() })
+    /// At or before every row.
+    pub(crate) fn first() -> Self {
+        let (key, owner) = (RoutingKey::first(), Owner::default());
+        Self::first_in(DueClass { key, priority: Priority(i8::MAX), owner })
     }
 
-    /// At or before every row of the rank.
-    pub(crate) const fn first_in(rank: Rank) -> Self {
-        Self { rank, due: Moment::MIN, slot: (MessageId::from_u64(0), 0) }
+    /// At or before every row of the class.
+    pub(crate) const fn first_in(class: DueClass) -> Self {
+        Self { class, due: Moment::MIN, slot: (MessageId::from_u64(0), 0) }
     }
 
-    /// After every row of the rank, and before the first row of the next rank.
-    pub(crate) const fn behind(rank: Rank) -> Self {
-        Self { rank, due: Moment::MAX, slot: (MessageId::from_u64(u64::MAX), u32::MAX) }
+    /// After every row of the class, and before the first row of the next class.
+    pub(crate) const fn behind(class: DueClass) -> Self {
+        Self { class, due: Moment::MAX, slot: (MessageId::from_u64(u64::MAX), u32::MAX) }
     }
 }

@@ -1,54 +1,35 @@
 //! Which delivery is claimed next.
 
-use std::cmp::Reverse;
 use std::time::Duration;
 
-use super::base::{Base, Rank, ReadyRow, Unreadable};
+use super::base::{Base, ReadyRow, Unreadable};
 use super::message::{Delivery, SlotState};
-use super::schedule::rank;
+use super::schedule::class;
 use super::{Index, Moment, Slot, after, between, inconsistent};
-use crate::{Claimed, Gather, GatherWhen, Lease, Owner, Priority, RoutingKey};
-
-/// The first rows of a key in its highest priority.
-struct Head<'k> {
-    key: &'k RoutingKey,
-    first: ReadyRow,
-    /// The first row of an owner after the one whose turn was last.
-    next: Option<ReadyRow>,
-}
+use crate::{Claimed, DueClass, Gather, GatherWhen, Lease};
 
 impl<S: Base> Index<S> {
-    /// Claims in this order: the highest priority of any key; within it, the next owner; of that
-    /// owner, the delivery that has been due longest.
-    ///
-    /// Each key is looked up once, and again when one of its deliveries was taken, or one of the
-    /// owner who was next there.
+    /// Claims from classes in the given order; within a class, the delivery that has been due
+    /// longest.
     pub(crate) fn claim(
         &mut self,
         now: Moment,
-        keys: &[RoutingKey],
+        from: &[DueClass],
         max: usize,
         lease: Duration,
     ) -> Result<Vec<Claimed>, Unreadable> {
         let until = after(now, lease);
-        let mut heads = Vec::with_capacity(keys.len());
-        for key in keys {
-            heads.extend(self.head(key)?);
-        }
         let mut claimed = Vec::new();
-        while claimed.len() < max {
-            if self.schedule.in_doubt() >= self.bounds.leases {
-                self.is_out_of_leases = true;
-                break;
+        for class in from {
+            let (first, behind) = (ReadyRow::first_in(class.clone()), ReadyRow::behind(class.clone()));
+            while claimed.len() < max {
+                if self.schedule.in_doubt() >= self.bounds.leases {
+                    self.is_out_of_leases = true;
+                    return Ok(claimed);
+                }
+                let Some(row) = self.ready_from(&first, Some(&behind))? else { break };
+                claimed.push(self.take_lease(now, until, &row)?);
             }
-            let Some(row) = heads.iter().min_by_key(|head| head.order()).map(Head::row).cloned() else { break };
-            claimed.push(self.take_lease(now, until, &row)?);
-            let before = self.turn.replace(row.rank.owner.clone());
-            let mut changed = Vec::with_capacity(heads.len());
-            for head in heads {
-                changed.extend(self.after_turn(head, before.as_ref(), &row)?);
-            }
-            heads = changed;
         }
         Ok(claimed)
     }
@@ -57,7 +38,7 @@ impl<S: Base> Index<S> {
         let slot = row.slot;
         self.load(slot.0)?;
         let Some((message, delivery)) = self.memory.find(slot) else { return Err(inconsistent(slot)) };
-        if delivery.slot_state != SlotState::Ready || rank(message, delivery) != row.rank {
+        if delivery.slot_state != SlotState::Ready || class(message, delivery) != row.class {
             return Err(inconsistent(slot));
         }
         self.lease(now, until, slot).ok_or(inconsistent(slot))
@@ -109,61 +90,5 @@ impl<S: Base> Index<S> {
             delivery.slot_state = slot_state;
         }
         Some(claimed)
-    }
-
-    fn head<'k>(&mut self, key: &'k RoutingKey) -> Result<Option<Head<'k>>, Unreadable> {
-        let first = self.ready_from(&ReadyRow::first_of(key.clone()))?;
-        let Some(first) = first.filter(|row| row.rank.key == *key) else { return Ok(None) };
-        let next = match self.turn.clone() {
-            Some(turn) => self.behind_turn(&first, turn)?,
-            None => Some(first.clone()),
-        };
-        Ok(Some(Head { key, first, next }))
-    }
-
-    /// The first row of an owner after `turn`, in the key and priority of `first`. `first` is the
-    /// first row of any owner.
-    fn behind_turn(&mut self, first: &ReadyRow, turn: Owner) -> Result<Option<ReadyRow>, Unreadable> {
-        if first.rank.owner > turn {
-            return Ok(Some(first.clone()));
-        }
-        let behind = ReadyRow::behind(Rank { owner: turn, ..first.rank.clone() });
-        let next = self.ready_from(&behind)?;
-        Ok(next.filter(|next| next.rank.key == first.rank.key && next.rank.priority == first.rank.priority))
-    }
-
-    /// The head again, after `taken` was taken: the turn moves from `before` to the owner of
-    /// `taken`.
-    fn after_turn<'k>(
-        &mut self,
-        head: Head<'k>,
-        before: Option<&Owner>,
-        taken: &ReadyRow,
-    ) -> Result<Option<Head<'k>>, Unreadable> {
-        let turn = &taken.rank.owner;
-        if *head.key == taken.rank.key {
-            return self.head(head.key);
-        }
-        // The cached `next` stays valid if no owner lies between the old turn and the new one.
-        let is_forward = before.is_some_and(|before| before <= turn);
-        let holds = is_forward && head.next.as_ref().is_none_or(|next| next.rank.owner > *turn);
-        if holds {
-            return Ok(Some(head));
-        }
-        let next = self.behind_turn(&head.first, turn.clone())?;
-        Ok(Some(Head { next, ..head }))
-    }
-}
-
-impl Head<'_> {
-    /// If no owner follows, the first owner has the next turn.
-    fn row(&self) -> &ReadyRow {
-        self.next.as_ref().unwrap_or(&self.first)
-    }
-
-    /// The smallest is claimed first.
-    fn order(&self) -> (Reverse<Priority>, bool, &Owner, Moment, Slot) {
-        let row = self.row();
-        (row.rank.priority, self.next.is_none(), &row.rank.owner, row.due, row.slot)
     }
 }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::shelf::Hides;
 use super::{Base, Index, Message, Moment, ReadyRow, Unreadable, between, inconsistent};
-use crate::{MessageId, Page, RoutingKey, Search, Stats};
+use crate::{DueClass, MessageId, Page, Search, Stats};
 
 impl<S: Base> Index<S> {
     /// A message. One that is only in the base stays there.
@@ -23,16 +23,17 @@ impl<S: Base> Index<S> {
         self.memory.messages.iter().map(|(id, entry)| (*id, &*entry.message))
     }
 
-    /// The keys with a claimable delivery, in order.
-    pub(crate) fn due_keys(&mut self, after: Option<&RoutingKey>, limit: usize) -> Result<Vec<RoutingKey>, Unreadable> {
-        let mut keys = Vec::new();
-        let mut from = after.map_or_else(RoutingKey::first, RoutingKey::next);
-        while keys.len() < limit {
-            let Some(row) = self.ready_from(&ReadyRow::first_of(from))? else { break };
-            from = row.rank.key.next();
-            keys.push(row.rank.key);
+    /// The classes with a claimable delivery, in order. Each costs one look-up, however many
+    /// deliveries it has.
+    pub(crate) fn due(&mut self, after: Option<&DueClass>, limit: usize) -> Result<Vec<DueClass>, Unreadable> {
+        let mut classes = Vec::new();
+        let mut from = after.cloned().map_or_else(ReadyRow::first, ReadyRow::behind);
+        while classes.len() < limit {
+            let Some(row) = self.ready_from(&from, None)? else { break };
+            classes.push(row.class.clone());
+            from = ReadyRow::behind(row.class);
         }
-        Ok(keys)
+        Ok(classes)
     }
 
     pub(crate) fn search(
@@ -93,15 +94,16 @@ impl<S: Base> Index<S> {
         stats.short_of_memory = self.is_short_of_room();
     }
 
-    /// The first ready row at or after this place, in memory or in the base.
-    pub(super) fn ready_from(&mut self, from: &ReadyRow) -> Result<Option<ReadyRow>, Unreadable> {
-        let below = self.shelf.ready_from(from, &self.memory)?;
-        let here = self.schedule.ready_from(from);
-        Ok(match (here, below) {
-            (Some(here), Some(below)) if below < *here => Some(below),
-            (Some(here), _) => Some(here.clone()),
-            (None, below) => below,
-        })
+    /// The first ready row at or after `from`, in memory or in the base. `before`: and before this
+    /// place.
+    pub(super) fn ready_from(
+        &mut self,
+        from: &ReadyRow,
+        before: Option<&ReadyRow>,
+    ) -> Result<Option<ReadyRow>, Unreadable> {
+        let here = self.schedule.ready_from(from).filter(|here| before.is_none_or(|before| *here < before));
+        let below = self.shelf.ready_from(from, here.or(before), &self.memory)?;
+        Ok(below.or_else(|| here.cloned()))
     }
 }
 

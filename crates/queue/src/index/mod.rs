@@ -21,15 +21,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 pub(crate) use self::alter::Altered;
-pub(crate) use self::base::{Base, Nothing, Rank, ReadyRow, Unreadable};
+pub(crate) use self::base::{Base, Nothing, ReadyRow, Unreadable};
 pub(crate) use self::checkpoint::{Frozen, Totals};
 pub(crate) use self::lease::{End, Next, Stale};
 use self::memory::{Memory, Resident};
 use self::message::SlotState;
 pub(crate) use self::message::{Delivery, Message};
-use self::schedule::{Schedule, rank};
+use self::schedule::{Schedule, class};
 use self::shelf::{Hides, Shelf};
-use crate::{MAX_DELAY, MessageId, Owner};
+use crate::{MAX_DELAY, MessageId};
 
 /// A time on the queue's clock in microseconds.
 pub(crate) type Moment = i64;
@@ -42,8 +42,6 @@ pub(crate) struct Index<S: Base> {
     memory: Memory<S::Stored>,
     shelf: Shelf<S>,
     schedule: Schedule,
-    /// The owner whose turn was last.
-    turn: Option<Owner>,
     next_generation: u64,
     totals: Totals,
     /// The estimated memory of the messages in memory, in bytes.
@@ -75,7 +73,6 @@ impl<S: Base> Index<S> {
             memory: Memory::default(),
             shelf: Shelf::new(base),
             schedule: Schedule::default(),
-            turn: None,
             next_generation: first_generation,
             totals,
             cost: 0,
@@ -205,7 +202,7 @@ impl<S: Base> Index<S> {
             for delivery in &mut deliveries {
                 delivery.slot_state = if delivery.due <= self.now {
                     self.stirred = true;
-                    self.schedule.ready(rank(&message, delivery), delivery.due, (id, delivery.number))
+                    self.schedule.ready(class(&message, delivery), delivery.due, (id, delivery.number))
                 } else {
                     self.schedule.wait(id, delivery)
                 };
@@ -275,7 +272,7 @@ impl<S: Base> Index<S> {
 
     fn make_ready(&mut self, slot: Slot) {
         let Some((message, delivery)) = self.memory.find(slot) else { return };
-        let slot_state = self.schedule.ready(rank(message, delivery), delivery.due, slot);
+        let slot_state = self.schedule.ready(class(message, delivery), delivery.due, slot);
         self.set_slot_state(slot, slot_state);
         self.stirred = true;
     }

@@ -1,11 +1,10 @@
 //! Which delivery is next, of those in memory.
 
-use std::cmp::Reverse;
 use std::collections::BTreeSet;
 
-use super::base::{Rank, ReadyRow, WaitingRow};
+use super::base::{ReadyRow, WaitingRow};
 use super::{Delivery, Message, Moment, Slot, SlotState};
-use crate::MessageId;
+use crate::{DueClass, MessageId};
 
 /// Invariant: a delivery is in the set that its [`SlotState`] names, and in no other.
 #[derive(Default)]
@@ -17,9 +16,9 @@ pub(super) struct Schedule {
     writing: usize,
 }
 
-/// Where a delivery stands once it is ready.
-pub(super) fn rank<B>(message: &Message<B>, delivery: &Delivery) -> Rank {
-    Rank { key: delivery.key.clone(), priority: Reverse(message.priority), owner: message.owner.clone() }
+/// The class in which a delivery is once it is ready.
+pub(super) fn class<B>(message: &Message<B>, delivery: &Delivery) -> DueClass {
+    DueClass { key: delivery.key.clone(), priority: message.priority, owner: message.owner.clone() }
 }
 
 impl Schedule {
@@ -29,8 +28,8 @@ impl Schedule {
         SlotState::Waiting
     }
 
-    pub(super) fn ready(&mut self, rank: Rank, due: Moment, slot: Slot) -> SlotState {
-        self.ready.insert(ReadyRow { rank, due, slot });
+    pub(super) fn ready(&mut self, class: DueClass, due: Moment, slot: Slot) -> SlotState {
+        self.ready.insert(ReadyRow { class, due, slot });
         SlotState::Ready
     }
 
@@ -54,7 +53,7 @@ impl Schedule {
                 self.waiting.remove(&(delivery.due, slot));
             }
             SlotState::Ready => {
-                self.ready.remove(&ReadyRow { rank: rank(message, delivery), due: delivery.due, slot });
+                self.ready.remove(&ReadyRow { class: class(message, delivery), due: delivery.due, slot });
             }
             SlotState::Leased { until } => {
                 self.leases.remove(&(until, slot));

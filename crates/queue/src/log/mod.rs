@@ -46,8 +46,8 @@ use self::write::slot::DraftSlots;
 use self::write::sync::{self, Syncer};
 use crate::core::Core;
 use crate::{
-    Alteration, Change, Claim, Claimed, Derived, Error, Full, Gather, Lease, LeaseError, MessageId, Outcome, Page,
-    PutError, Queue, RoutingKey, Search, Stats, TooLarge, limits,
+    Alteration, Change, Claim, Claimed, Derived, DueClass, Error, Full, Gather, Lease, LeaseError, MessageId, Outcome,
+    Page, PutError, Queue, Search, Stats, TooLarge, limits,
 };
 
 /// A queue in a folder of a local disk, not of a network file system.
@@ -220,8 +220,8 @@ impl Queue for LogQueue {
         answered.await.unwrap_or_else(|_| Err(self.shared.gone().into()))
     }
 
-    async fn due_keys(&self, after: Option<&RoutingKey>, limit: usize) -> Result<Vec<RoutingKey>, Error> {
-        self.shared.core.due_keys(after, limit)
+    async fn due(&self, after: Option<&DueClass>, limit: usize) -> Result<Vec<DueClass>, Error> {
+        self.shared.core.due(after, limit)
     }
 
     async fn changed(&self, seen: Change) -> Result<Change, Error> {

@@ -1,9 +1,10 @@
 //! Delivery: from deliveries that are due to the connections that make them.
 //!
-//! One loop waits for the queue to say that something may be due. It finds the route of each key
-//! ([`routing`]) and hands the key to a *site*, the next hop that the mail goes to. Each site has
-//! *workers*. Each worker has a connection of its own,
-//! which it keeps for the next message. Nothing polls.
+//! One loop waits for the queue to say that something may be due. The queue lists what is due by
+//! *class*: a key, a priority and an owner. The loop finds the route of each key ([`routing`]) and
+//! hands the class to a *site*, the next hop that the mail goes to. The site gives owners their
+//! turns ([`due`]), and has *workers*. Each worker has a connection of its own, which it keeps for
+//! the next message. Nothing polls.
 //!
 //! **Architecture invariant: a look-up costs no place, a wait costs no place, and the loop waits
 //! for neither.** A worker takes four steps. It looks up the hosts of its site ([`lookup`]), takes
@@ -25,6 +26,7 @@
 
 mod attempt;
 mod connect;
+mod due;
 mod fit;
 mod flow;
 mod job;
@@ -45,7 +47,7 @@ use posthaste_client::{
     Resolver,
     delivery::{Budget, Shelf},
 };
-use posthaste_queue::{Change, Error, Queue, RoutingKey};
+use posthaste_queue::{Change, DueClass, Error, Queue};
 use tokio::sync::Notify;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::warn;
@@ -57,12 +59,12 @@ use site::Site;
 use sites::Sites;
 use worker::Crew;
 
-/// Keys that are taken from the queue at once.
+/// Classes that are taken from the queue at once.
 const PAGE: usize = 256;
 /// Pages that are taken without a pause. After this many, and after the last of several, the loop
-/// pauses for [`PAUSE`]. This bounds the cost of many keys.
+/// pauses for [`PAUSE`]. This bounds the cost of many classes.
 const PAGES: usize = 16;
-/// How long the loop waits at most if there was no room for the sites of some keys.
+/// How long the loop waits at most if there was no room for the sites of some classes.
 const MISSED: Duration = Duration::from_secs(1);
 const PAUSE: Duration = Duration::from_millis(50);
 
@@ -136,26 +138,26 @@ pub(crate) async fn run<Q: Queue, R: Resolver>(
     }
 }
 
-/// Hands every due key to its site, and hires the workers that sites want. It waits for the queue
-/// alone: a hired worker waits by itself. Keys without a known route are passed over. Returns
-/// `true` if there was no room for the sites of some keys.
+/// Hands every due class to its site, and hires the workers that sites want. It waits for the queue
+/// alone: a hired worker waits by itself. Classes without a known route are passed over. Returns
+/// `true` if there was no room for the sites of some classes.
 async fn look<Q: Queue, R: Resolver>(crew: &Arc<Crew<Q, R>>, sites: &mut Sites) -> Result<bool, Error> {
     let delivery = &crew.shared.options.delivery;
     let make = |name, leads| {
         let shelf = Shelf::new(delivery.idle, crew.budget.clone());
         Site::new(name, leads, delivery.concurrency_per_site, shelf, crew.shared.health.clone())
     };
-    let (mut after, mut has_missed): (Option<RoutingKey>, _) = (None, false);
+    let (mut after, mut has_missed): (Option<DueClass>, _) = (None, false);
     sites.forget();
     for page in 1.. {
-        let keys = crew.shared.queue.due_keys(after.as_ref(), PAGE).await?;
-        let more = keys.len() == PAGE;
-        after = keys.last().cloned();
-        for key in keys {
-            let Some(leads) = routing::find(crew, &key) else { continue };
-            match sites.of(&key, leads, make) {
+        let classes = crew.shared.queue.due(after.as_ref(), PAGE).await?;
+        let more = classes.len() == PAGE;
+        after = classes.last().cloned();
+        for class in classes {
+            let Some(leads) = routing::find(crew, &class.key) else { continue };
+            match sites.of(&class.key, leads, make) {
                 Some(site) => {
-                    if let Some(turn) = site.offer(key) {
+                    if let Some(turn) = site.offer(class) {
                         worker::hire(crew, turn);
                     }
                 }

@@ -1,18 +1,18 @@
-//! A site: a next hop, the keys that are due for it, its workers, its hosts, and whether it can be
+//! A site: a next hop, what is due for it, its workers, its hosts, and whether it can be
 //! reached.
 
 use std::{
-    collections::{HashMap, HashSet, VecDeque},
+    collections::HashMap,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
 use posthaste_client::{Health, Server, delivery::Shelf};
-use posthaste_queue::RoutingKey;
+use posthaste_queue::DueClass;
 use posthaste_server::wire::EnhancedCode;
 use tokio::time::Instant;
 
-use super::{connect::Connected, lookup::Found, places::Standing};
+use super::{connect::Connected, due::Due, lookup::Found, places::Standing};
 use crate::{Diagnostic, Route};
 
 /// How long a site counts as one that answers after it has taken mail.
@@ -28,10 +28,11 @@ pub(super) const ASKED_LATELY: Duration = Duration::from_secs(60);
 
 /// Deliveries to the same next hop, by workers that each have a connection.
 ///
-/// A key is in one of two places: among the due keys, or with the one worker that claims from it.
-/// That worker puts it back if there was a delivery. After an empty claim the queue names the key
-/// again when something falls due. A worker leaves in the same step in which it finds no due key.
-/// So no due key is left without a worker. Its connection stays on the shelf for the next worker.
+/// A class of deliveries is in one of two places: among the due classes ([`Due`], which says whose
+/// turn it is), or with the one worker that claims from it. That worker puts it back if there was a
+/// delivery. After an empty claim the queue names the class again when something falls due. A
+/// worker leaves in the same step in which it finds no due class. So no due class is left without a
+/// worker. Its connection stays on the shelf for the next worker.
 ///
 /// A worker whose server is silent, and has failed with others meanwhile, is *stuck*, and counts as
 /// a worker no more. While every worker is silent, there is one more of them, the scout: it finds
@@ -51,9 +52,7 @@ pub(super) struct Site {
 
 #[derive(Debug, Default)]
 struct State {
-    /// Keys that may have a delivery due, each once, in turn.
-    due: VecDeque<RoutingKey>,
-    known: HashSet<RoutingKey>,
+    due: Due,
     workers: usize,
     /// Hired workers that have not called [`Turn::next`] yet.
     coming: usize,
@@ -142,22 +141,19 @@ impl Site {
         &self.leads
     }
 
-    /// Takes a key that may have a delivery due. If there is room, it returns a turn: hire a worker
-    /// with it. For a key that was due already no worker is hired while another is still to come.
-    pub(super) fn offer(self: &Arc<Self>, key: RoutingKey) -> Option<Turn> {
+    /// Takes a class that may have a delivery due. If there is room, it returns a turn: hire a
+    /// worker with it. For a class that was due already no worker is hired while another is still
+    /// to come.
+    pub(super) fn offer(self: &Arc<Self>, class: DueClass) -> Option<Turn> {
         let mut state = self.state();
-        let is_new = !state.known.contains(&key);
-        if is_new {
-            state.known.insert(key.clone());
-            state.due.push_back(key);
-        }
+        let is_new = state.due.add(class);
         if !is_new && state.coming > 0 {
             return None;
         }
         self.hire(&mut state)
     }
 
-    /// A turn for one more worker, if a key is due and there is room since others are silent.
+    /// A turn for one more worker, if a class is due and there is room since others are silent.
     pub(super) fn relieve(self: &Arc<Self>) -> Option<Turn> {
         let mut state = self.state();
         if state.due.is_empty() || state.coming > 0 {
@@ -201,8 +197,8 @@ impl Site {
         is_time
     }
 
-    /// Returns `true` if the site has no worker, no connection and no due key. A site that answers,
-    /// or is known to be down, is forgotten only if it must be.
+    /// Returns `true` if the site has no worker, no connection and no due class. A site that
+    /// answers, or is known to be down, is forgotten only if it must be.
     pub(super) fn is_forgettable(&self, must_be: bool) -> bool {
         let (state, now) = (self.state(), Instant::now());
         let is_down = state.down.as_ref().is_some_and(|(until, _)| now < *until);
@@ -254,7 +250,7 @@ impl Site {
         self.state().found = Some((Instant::now(), found));
     }
 
-    /// Returns `true` if there is a key to claim from.
+    /// Returns `true` if there is a class to claim from.
     pub(super) fn has_due(&self) -> bool {
         !self.state().due.is_empty()
     }
@@ -292,9 +288,10 @@ impl Turn {
         &self.site
     }
 
-    /// The next key to claim from. If there was a delivery, put the key back with [`Site::offer`].
-    /// `None`: no key is due. Put the connection on the shelf, then call [`leave`](Self::leave).
-    pub(super) fn next(&mut self) -> Option<RoutingKey> {
+    /// The next class to claim from. If there was a delivery, put the class back with
+    /// [`Site::offer`]; if not, call [`found_none`](Self::found_none). `None`: no class is due. Put
+    /// the connection on the shelf, then call [`leave`](Self::leave).
+    pub(super) fn next(&mut self) -> Option<DueClass> {
         let mut state = self.site.state();
         if !std::mem::replace(&mut self.has_come, true) {
             state.coming = state.coming.saturating_sub(1);
@@ -304,9 +301,12 @@ impl Turn {
         if self.site.has_too_many(&mut state) {
             return None;
         }
-        let key = state.due.pop_front()?;
-        state.known.remove(&key);
-        Some(key)
+        state.due.take()
+    }
+
+    /// The class had no delivery, so its owner has not had its turn.
+    pub(super) fn found_none(&self, class: &DueClass) {
+        self.site.state().due.give_turn_back(class);
     }
 
     /// Its server is silent; in a transaction, this is the server.
@@ -327,7 +327,7 @@ impl Turn {
         state.silent.get(&self.number).is_some_and(|silent| silent.is_stuck)
     }
 
-    /// Leaves unless a key is due and there is room for this worker. Returns `true` if it has left.
+    /// Leaves unless a class is due and there is room for this worker. Returns `true` if it has left.
     pub(super) fn leave(&mut self) -> bool {
         let mut state = self.site.state();
         if state.due.is_empty() || self.site.has_too_many(&mut state) {
@@ -356,9 +356,10 @@ mod tests {
     use super::*;
     use crate::NextHop;
     use posthaste_client::delivery::Budget;
+    use posthaste_queue::{Owner, Priority, RoutingKey};
 
-    fn key(name: &str) -> RoutingKey {
-        RoutingKey::new(name).unwrap()
+    fn class(key: &str) -> DueClass {
+        DueClass { key: RoutingKey::new(key).unwrap(), priority: Priority::default(), owner: Owner::default() }
     }
 
     fn site(limit: usize) -> Arc<Site> {
@@ -367,15 +368,15 @@ mod tests {
     }
 
     fn claims(turn: &mut Turn, name: &str) -> bool {
-        turn.next() == Some(key(name))
+        turn.next() == Some(class(name))
     }
 
     #[test]
-    fn a_key_offered_while_a_claim_runs_is_not_lost() {
+    fn a_class_offered_while_a_claim_runs_is_not_lost() {
         let site = site(1);
-        let mut turn = site.offer(key("a")).unwrap();
+        let mut turn = site.offer(class("a")).unwrap();
         assert!(claims(&mut turn, "a"));
-        assert!(site.offer(key("a")).is_none(), "there is no room for another worker");
+        assert!(site.offer(class("a")).is_none(), "there is no room for another worker");
         // The claim found no delivery, and the offer came after it.
         assert!(claims(&mut turn, "a"));
         assert!(turn.next().is_none() && turn.leave());
@@ -383,31 +384,31 @@ mod tests {
     }
 
     #[test]
-    fn a_key_is_due_once_and_keys_come_in_turn() {
+    fn a_class_is_due_once_and_classes_come_in_turn() {
         let site = site(1);
-        let mut turn = site.offer(key("a")).unwrap();
+        let mut turn = site.offer(class("a")).unwrap();
         for name in ["b", "a", "b", "a"] {
-            assert!(site.offer(key(name)).is_none());
+            assert!(site.offer(class(name)).is_none());
         }
         assert!(claims(&mut turn, "a"));
-        assert!(site.offer(key("a")).is_none());
+        assert!(site.offer(class("a")).is_none());
         assert!(claims(&mut turn, "b"));
         assert!(claims(&mut turn, "a"));
         assert!(turn.next().is_none() && turn.leave());
     }
 
-    /// The queue names a due key again and again until it is claimed.
+    /// The queue names a due class again and again until it is claimed.
     #[test]
-    fn a_key_named_again_hires_a_worker_only_if_none_is_coming() {
+    fn a_class_named_again_hires_a_worker_only_if_none_is_coming() {
         let site = site(5);
-        let mut turn = site.offer(key("a")).unwrap();
-        assert!(site.offer(key("a")).is_none() && site.offer(key("a")).is_none());
-        let other = site.offer(key("b")).unwrap();
+        let mut turn = site.offer(class("a")).unwrap();
+        assert!(site.offer(class("a")).is_none() && site.offer(class("a")).is_none());
+        let other = site.offer(class("b")).unwrap();
         drop(other);
-        assert!(site.offer(key("b")).is_none(), "the first is still to come");
+        assert!(site.offer(class("b")).is_none(), "the first is still to come");
         assert!(claims(&mut turn, "a"));
         // The worker is busy now.
-        let mut more = site.offer(key("b")).unwrap();
+        let mut more = site.offer(class("b")).unwrap();
         assert!(claims(&mut more, "b"));
     }
 
@@ -444,7 +445,7 @@ mod tests {
     /// Producers offer, workers claim from counters that stand for the queue. At the end no
     /// delivery may be left.
     #[test]
-    fn no_key_is_left_without_a_worker_when_the_last_one_leaves() {
+    fn no_class_is_left_without_a_worker_when_the_last_one_leaves() {
         use std::sync::atomic::{AtomicU32, Ordering::SeqCst};
 
         const EACH: u32 = 20_000;
@@ -460,11 +461,13 @@ mod tests {
                             false => continue,
                         }
                     };
-                    let index = usize::from(found == key("b"));
+                    let index = usize::from(found == class("b"));
                     let claimed = work[index].fetch_update(SeqCst, SeqCst, |left| left.checked_sub(1)).is_ok();
                     if claimed {
                         // There is room for two; a turn that is not used is given back.
                         drop(turn.site().offer(found));
+                    } else {
+                        turn.found_none(&found);
                     }
                 }
             })
@@ -473,7 +476,7 @@ mod tests {
         for round in 0..EACH {
             let index = usize::try_from(round % 2).unwrap();
             work[index].fetch_add(1, SeqCst);
-            if let Some(turn) = site.offer(key(names[index])) {
+            if let Some(turn) = site.offer(class(names[index])) {
                 workers.push(run(turn));
             }
         }

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use posthaste_client::{Resolver, delivery::Budget};
-use posthaste_queue::{Claim, Claimed, Error, LeaseError, Queue, RoutingKey};
+use posthaste_queue::{Claim, Claimed, DueClass, Error, LeaseError, Queue};
 use posthaste_server::wire::ReversePath;
 use tokio::sync::Notify;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
@@ -99,7 +99,7 @@ async fn work<Q: Queue, R: Resolver>(crew: Arc<Crew<Q, R>>, mut turn: Turn, plac
             }
         }
         is_prepared = false;
-        let Some(key) = turn.next() else {
+        let Some(class) = turn.next() else {
             // It is kept, or closed, before the worker leaves: so the next hop never sees more
             // connections than the limit.
             place = None;
@@ -109,13 +109,14 @@ async fn work<Q: Queue, R: Resolver>(crew: Arc<Crew<Q, R>>, mut turn: Turn, plac
             }
             continue;
         };
-        match claim(&crew, turn.site(), key).await {
+        match claim(&crew, turn.site(), &class).await {
             Ok(Some(claimed)) => {
                 connection = connection.or_else(|| turn.site().shelf.take());
                 deliver(&crew, &turn, claimed, &mut connection, &mut place).await;
             }
             Ok(None) => {
-                // The place serves the next key too.
+                turn.found_none(&class);
+                // The place serves the next class too.
                 is_prepared = place.is_some();
                 continue;
             }
@@ -140,19 +141,18 @@ async fn shelve<Q, R>(crew: &Crew<Q, R>, site: &Site, connection: Option<Connect
     }
 }
 
-/// Claims one delivery of a key. If there was one, the key goes back to the site at once: another
-/// worker may find more.
+/// Claims one delivery of a class. If there was one, the class goes back to the site at once:
+/// another worker may find more.
 async fn claim<Q: Queue, R: Resolver>(
     crew: &Arc<Crew<Q, R>>,
     site: &Arc<Site>,
-    key: RoutingKey,
+    class: &DueClass,
 ) -> Result<Option<Claimed>, Error> {
-    let keys = [key];
-    let claim = Claim { keys: &keys, max: 1, lease: crew.shared.options.delivery.lease };
+    let from = std::slice::from_ref(class);
+    let claim = Claim { from, max: 1, lease: crew.shared.options.delivery.lease };
     let claimed = crew.shared.queue.claim(claim).await?.pop();
-    let [key] = keys;
     if claimed.is_some()
-        && let Some(turn) = site.offer(key)
+        && let Some(turn) = site.offer(class.clone())
     {
         hire(crew, turn);
     }

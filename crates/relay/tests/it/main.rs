@@ -6,6 +6,7 @@ mod broken_offers;
 mod delivery;
 mod endings;
 mod failover;
+mod fairness;
 mod host_names;
 mod hosts_that_stop;
 mod loops;

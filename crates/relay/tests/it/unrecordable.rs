@@ -11,8 +11,8 @@ use std::{
 use crate::support::{Behavior, Hop, Log, envelope, options};
 use posthaste_client::SystemResolver;
 use posthaste_queue::{
-    Alteration, Change, Claim, Claimed, Derived, Error, Gather, Lease, LeaseError, MessageId, Outcome, Owner, Page,
-    PutError, Queue, RoutingKey, Search, Stats, TooLarge,
+    Alteration, Change, Claim, Claimed, Derived, DueClass, Error, Gather, Lease, LeaseError, MessageId, Outcome, Owner,
+    Page, PutError, Queue, Search, Stats, TooLarge,
     memory::{MemoryBody, MemoryDraft, MemoryQueue},
 };
 use posthaste_relay::Relay;
@@ -60,8 +60,8 @@ impl Queue for Refusing {
         self.queue.finish_all(ends, derived).await
     }
 
-    async fn due_keys(&self, after: Option<&RoutingKey>, limit: usize) -> Result<Vec<RoutingKey>, Error> {
-        self.queue.due_keys(after, limit).await
+    async fn due(&self, after: Option<&DueClass>, limit: usize) -> Result<Vec<DueClass>, Error> {
+        self.queue.due(after, limit).await
     }
 
     async fn changed(&self, seen: Change) -> Result<Change, Error> {

@@ -12,8 +12,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use posthaste_queue::log::{LogOptions, LogQueue, OpenError};
 use posthaste_queue::{
-    Body, Derived, Draft, Error, Lease, ManualClock, MessageId, NewDelivery, NewMessage, Outcome, Owner, Priority,
-    PutError, Queue, RoutingKey, Summary,
+    Body, Claim, Derived, Draft, DueClass, Error, Lease, ManualClock, MessageId, NewDelivery, NewMessage, Outcome,
+    Owner, Priority, PutError, Queue, RoutingKey, Summary,
 };
 
 use crate::wire::values::Source;
@@ -175,8 +175,7 @@ async fn fill(queue: &LogQueue) -> Result<(), Error> {
     for len in [10, 600, 0, 650, 3000, 600, 699, 600, 2000, 600] {
         ids.push(put(queue, &vec![b'x'; len], Duration::ZERO).await.expect("put"));
     }
-    let keys = queue.due_keys(None, 9).await?;
-    assert_eq!(keys.len(), 2);
+    assert_eq!(queue.due(None, 9).await?.len(), 2);
     let mut claimed = queue.claim_any(3, Duration::from_secs(60)).await?.into_iter().map(|each| each.lease);
     let report = Derived { message: message(Duration::ZERO), body: Bytes::from_static(b"report") };
     let retry = Outcome::Retry { delay: Duration::from_secs(9), state: Bytes::from_static(b"later") };
@@ -190,11 +189,16 @@ async fn fill(queue: &LogQueue) -> Result<(), Error> {
 /// Finishes everything that can be claimed, whatever it contains, and puts a message that stays.
 async fn goes_on(queue: &LogQueue) -> Result<MessageId, Error> {
     for _ in 0..99 {
-        let claimed = queue.claim_any(99, Duration::from_secs(60)).await?;
+        let due = queue.due(None, 9).await?;
+        assert!(due.is_sorted_by(|one, next| one < next), "each class once, in order: {due:?}");
+        let claimed = queue.claim(Claim { from: &due, max: 99, lease: Duration::from_secs(60) }).await?;
+        assert_eq!(claimed.is_empty(), due.is_empty(), "what is due can be claimed");
         if claimed.is_empty() {
             break;
         }
         for each in claimed {
+            let class = DueClass { key: each.key, priority: each.priority, owner: each.owner };
+            assert!(due.contains(&class), "{class:?} was not asked for");
             drop(body(queue, each.lease.message()).await);
             queue.finish(each.lease, Outcome::Done, Vec::new()).await.expect("finish");
         }

@@ -24,7 +24,7 @@ impl Checkpoint {
                 let there = if row.due <= now {
                     ready.get(row.ready())?.is_some()
                 } else {
-                    waiting.get(row.waiting())?.is_some_and(|rank| rank.value() == row.rank)
+                    waiting.get(row.waiting())?.is_some_and(|class| class.value() == row.class)
                 };
                 if !there {
                     let number = row.number;

@@ -34,11 +34,11 @@ type ReadyKey = (&'static str, i16, &'static str, i64, u64, u32);
 /// Due, message, delivery.
 type WaitingKey = (i64, u64, u32);
 /// The first three of a [`ReadyKey`].
-type WaitingRank = (&'static str, i16, &'static str);
+type WaitingClass = (&'static str, i16, &'static str);
 
 const MESSAGES: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("messages");
 const READY: TableDefinition<'_, ReadyKey, ()> = TableDefinition::new("ready");
-const WAITING: TableDefinition<'_, WaitingKey, WaitingRank> = TableDefinition::new("waiting");
+const WAITING: TableDefinition<'_, WaitingKey, WaitingClass> = TableDefinition::new("waiting");
 /// Messages whose body has a file of its own.
 const BODIES: TableDefinition<'_, u64, ()> = TableDefinition::new("bodies");
 /// For each segment: its live bytes, and whether it must stay.
@@ -262,7 +262,7 @@ fn write_messages(
             if row.due <= frozen.now {
                 ready.insert(row.ready(), ())?;
             } else {
-                waiting.insert(row.waiting(), row.rank)?;
+                waiting.insert(row.waiting(), row.class)?;
             }
         }
         let has_file = |message: &Message<Stored>| message.stored.inline.is_none();
@@ -286,8 +286,8 @@ fn promote(transaction: &WriteTransaction, now: Moment) -> Result<bool, Error> {
     let mut promoted = false;
     let after_now = (now.saturating_add(1), 0, 0);
     for row in waiting.extract_from_if(..after_now, |_, _| true)? {
-        let (at, rank) = row?;
-        let ((due, id, number), (key, negative, owner)) = (at.value(), rank.value());
+        let (at, class) = row?;
+        let ((due, id, number), (key, negative, owner)) = (at.value(), class.value());
         ready.insert((key, negative, owner, due, id, number), ())?;
         promoted = true;
     }
@@ -296,7 +296,7 @@ fn promote(transaction: &WriteTransaction, now: Moment) -> Result<bool, Error> {
 
 /// A delivery's place in a schedule.
 struct Row<'a> {
-    rank: (&'a str, i16, &'a str),
+    class: (&'a str, i16, &'a str),
     due: Moment,
     id: u64,
     number: u32,
@@ -308,7 +308,7 @@ impl<'a> Row<'a> {
         let (negative, owner) = (negated(message.priority), message.owner.as_str());
         let deliveries = message.deliveries.iter().filter(|_| !message.held);
         deliveries.map(move |delivery| Row {
-            rank: (delivery.key.as_str(), negative, owner),
+            class: (delivery.key.as_str(), negative, owner),
             due: delivery.due,
             id,
             number: delivery.number,
@@ -317,11 +317,11 @@ impl<'a> Row<'a> {
 
     /// About how many bytes it takes in a schedule.
     fn len(&self) -> usize {
-        self.rank.0.len() + self.rank.2.len() + 24
+        self.class.0.len() + self.class.2.len() + 24
     }
 
     fn ready(&self) -> (&'a str, i16, &'a str, i64, u64, u32) {
-        (self.rank.0, self.rank.1, self.rank.2, self.due, self.id, self.number)
+        (self.class.0, self.class.1, self.class.2, self.due, self.id, self.number)
     }
 
     fn waiting(&self) -> (i64, u64, u32) {

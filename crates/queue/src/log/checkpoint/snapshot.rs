@@ -1,6 +1,5 @@
 //! The last checkpoint, for reading.
 
-use std::cmp::Reverse;
 use std::ops::Bound;
 use std::path::Path;
 use std::sync::Arc;
@@ -8,16 +7,16 @@ use std::sync::Arc;
 use redb::{ReadOnlyTable, ReadTransaction};
 
 use super::rows::decode_message;
-use super::{Error, MESSAGES, READY, ReadyKey, WAITING, WaitingKey, WaitingRank};
-use crate::index::{Base, Message, Moment, Rank, ReadyRow, Slot, Unreadable};
+use super::{Error, MESSAGES, READY, ReadyKey, WAITING, WaitingClass, WaitingKey};
+use crate::index::{Base, Message, Moment, ReadyRow, Slot, Unreadable};
 use crate::log::format::place::Stored;
-use crate::{MessageId, Owner, Priority, RoutingKey};
+use crate::{DueClass, MessageId, Owner, Priority, RoutingKey};
 
 /// A checkpoint as of when the snapshot was taken, whatever is written afterwards.
 pub(in crate::log) struct Snapshot {
     messages: ReadOnlyTable<u64, &'static [u8]>,
     ready: ReadOnlyTable<ReadyKey, ()>,
-    waiting: ReadOnlyTable<WaitingKey, WaitingRank>,
+    waiting: ReadOnlyTable<WaitingKey, WaitingClass>,
     path: Arc<Path>,
 }
 
@@ -62,10 +61,10 @@ impl Base for Snapshot {
         };
         let (key, negative, owner, due, id, number) = key.value();
         let named = || {
-            let priority = Reverse(Priority(i8::try_from(negative.checked_neg()?).ok()?));
+            let priority = Priority(i8::try_from(negative.checked_neg()?).ok()?);
             let (key, owner) = (RoutingKey::new(key).ok()?, Owner::new(owner).ok()?);
             let slot = (MessageId::from_u64(id), number);
-            Some(ReadyRow { rank: Rank { key, priority, owner }, due, slot })
+            Some(ReadyRow { class: DueClass { key, priority, owner }, due, slot })
         };
         named().map(Some).ok_or_else(|| self.unreadable("a key or an owner in it is beyond 255 bytes"))
     }
@@ -87,6 +86,6 @@ pub(super) fn negated(priority: Priority) -> i16 {
 }
 
 fn ready_key(row: &ReadyRow) -> (&str, i16, &str, i64, u64, u32) {
-    let Rank { key, priority, owner } = &row.rank;
-    (key.as_str(), negated(priority.0), owner.as_str(), row.due, row.slot.0.as_u64(), row.slot.1)
+    let DueClass { key, priority, owner } = &row.class;
+    (key.as_str(), negated(*priority), owner.as_str(), row.due, row.slot.0.as_u64(), row.slot.1)
 }
