@@ -1,5 +1,5 @@
-//! The first of the hosts of a route dies, stops or refuses under load, and comes back: how soon
-//! the mail goes on, how soon the host is used again, and what was lost or came twice.
+//! The first of the hosts of a route dies, stops or refuses under load, and comes back. It
+//! shows how soon the mail goes on and the host is used again, and what was lost or came twice.
 //!
 //! ```text
 //! cargo bench -p posthaste-benches --bench failover

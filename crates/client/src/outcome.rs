@@ -111,7 +111,7 @@ impl RecipientOutcome {
         }
     }
 
-    /// Returns `true` if the server takes no mail now, whoever the recipients are.
+    /// Returns `true` if the server takes no mail now, for any recipient.
     fn is_servers_refusal(&self) -> bool {
         let Self::Refused(reply, at) = self else { return false };
         let subject = reply.enhanced().map(EnhancedCode::subject);

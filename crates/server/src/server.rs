@@ -38,8 +38,8 @@ pub struct ServerOptions {
     ///
     /// Clients of a network that has logged in, or of which a message was accepted, are *known* for
     /// a day; 16,384 networks at most. A stranger makes room for a known client at once, in the
-    /// middle of its content too if no other waits; for another stranger after 2 seconds without a
-    /// command. A known client makes room for a known
+    /// middle of its content too if no other waits. For another stranger it makes room after 2
+    /// seconds without a command. A known client makes room for a known
     /// one after 2 seconds, for a stranger after 60.
     ///
     /// If none has to leave, the new client gets a 421, or no handshake under implicit TLS. An
@@ -50,10 +50,11 @@ pub struct ServerOptions {
     /// [hurry](posthaste_tokio::session::ServerSession::hurry), until at most half are in use.
     /// Below a limit of 20 they never do.
     ///
-    /// Connections use at most an eighth more descriptors of open files and another 64, and 200 are
-    /// left for files of handlers and of the program; of a small limit half is left in all. If the
-    /// process may open fewer files at the start, the server warns and serves fewer connections,
-    /// unless no listener [takes descriptors](Accept::takes_descriptors). When they are used up
+    /// Connections use at most an eighth more descriptors of open files and another 64. Another 200
+    /// are left for files of handlers and of the program; of a small limit half is left in all. If
+    /// the process may open fewer files at the start, the server warns and serves fewer
+    /// connections. It does not where no listener [takes
+    /// descriptors](Accept::takes_descriptors). When they are used up
     /// even so, some of the strangers who are idle leave, and of the known clients who have been
     /// for a minute.
     pub connections: usize,

@@ -1,7 +1,6 @@
 //! The corpora of the fuzz targets, replayed through their bodies.
 
 use std::{
-    collections::BTreeSet,
     fs,
     path::{Path, PathBuf},
 };
@@ -51,7 +50,7 @@ fn every_input_of_every_corpus_holds() {
 #[cfg(feature = "auth")]
 #[test]
 fn every_corpus_has_a_body() {
-    let found: BTreeSet<_> =
+    let found: std::collections::BTreeSet<_> =
         files(&folder()).iter().map(|path| path.file_name().unwrap().to_string_lossy().into_owned()).collect();
     assert_eq!(found, TARGETS.iter().map(|(target, _)| (*target).to_owned()).collect());
 }

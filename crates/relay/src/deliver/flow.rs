@@ -216,8 +216,9 @@ impl<'p> Flow<'p> {
 
     /// Does work that moves octets on the connection of this pulse, within the time of the attempt.
     /// The place is parked while no octets move. Before content, this gives up a server that has
-    /// failed with others meanwhile if another may get the mail. After all of the content may have left, this never
-    /// gives up: the server may have the message. Then the session's own timeouts end the work.
+    /// failed with others meanwhile if another may get the mail. After all of the content may have
+    /// left, this never gives up: the server may have the message. Then the session's own timeouts
+    /// end the work.
     pub(super) async fn run<T>(&mut self, pulse: &Pulse, work: impl Future<Output = T>) -> Result<T, GaveUp> {
         self.enter().await;
         let granted = pulse.granted.load(Relaxed);

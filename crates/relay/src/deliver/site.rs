@@ -327,7 +327,8 @@ impl Turn {
         state.silent.get(&self.number).is_some_and(|silent| silent.is_stuck)
     }
 
-    /// Leaves unless a class is due and there is room for this worker. Returns `true` if it has left.
+    /// Leaves unless a class is due and there is room for this worker. Returns `true` if it has
+    /// left.
     pub(super) fn leave(&mut self) -> bool {
         let mut state = self.site.state();
         if state.due.is_empty() || self.site.has_too_many(&mut state) {

@@ -34,8 +34,11 @@ use crate::{Networks, ServerOptions, expiring::Expiring};
 ///
 /// A client whose command the server waits for is *idle*. So is one that guesses a password, until
 /// it is right. So is one whose message takes more than a minute to come, or a piece of it more
-/// than 2 seconds; for a known client's sake a stranger is at once. When all seats are taken, a
-/// newcomer gets the seat of the client that has been idle for the longest time. Strangers lose theirs before known clients: those that have logged
+/// than 2 seconds. A stranger whose content is waited for has to leave for a known client sooner,
+/// but after all who are idle.
+///
+/// When all seats are taken, a newcomer gets the seat of the client that has been idle for the
+/// longest time. Strangers lose theirs before known clients: those that have logged
 /// in, and those of a network of which a message was accepted or that has logged in lately.
 #[derive(Debug)]
 pub(crate) struct Admission {
