@@ -107,11 +107,15 @@ pub enum NextHop {
     Mx,
     /// To the first of these hosts that takes the mail. Each has a host name, in A-labels or
     /// U-labels, or an address literal, and a port. The next host is tried when one fails, or is
-    /// not ready for mail after half a second. A host that failed lately, or refused a whole
-    /// message for a reason of its own, is tried last for 5 s; for 15 s at most if it fails again.
-    /// Then one message probes it. If it takes that, the connections to worse hosts are given up
-    /// bit by bit. A name that cannot be looked up is tried again later. Without any host,
-    /// all mail of the route fails.
+    /// not ready for mail after half a second.
+    ///
+    /// A host that failed lately is tried last, and so is one that refused a whole message for a
+    /// reason of its own. That lasts for 5 s, and for 15 s at most if it fails again. Then one
+    /// message probes it. If it takes that, the connections to worse hosts are given up bit by
+    /// bit.
+    ///
+    /// A name that cannot be looked up is tried again later. Without any host, all mail of the
+    /// route fails.
     Hosts(Vec<(String, u16)>),
 }
 
