@@ -36,6 +36,7 @@ mod round;
 mod routing;
 mod site;
 mod sites;
+mod words;
 mod worker;
 mod write_back;
 
