@@ -22,6 +22,7 @@ mod shared;
 mod trace;
 
 pub use accounts::{AccountError, AccountTable, Accounts};
+pub use deliver::Cause;
 pub use domains::{DomainPattern, DomainPatternError, DomainSet};
 pub use event::{Diagnostic, Event, NotReported, Observer, Totals, TracingObserver};
 pub use offers::{future_release, offers};

@@ -31,11 +31,14 @@ mod job;
 mod letter;
 mod lookup;
 mod outcome;
+mod pace;
 mod places;
 mod round;
 mod routing;
 mod site;
 mod sites;
+mod throttle;
+mod window;
 mod words;
 mod worker;
 mod write_back;
@@ -56,6 +59,8 @@ use places::{Bounds, Places};
 use routing::Routing;
 use site::Site;
 use sites::Sites;
+pub(crate) use words::Words;
+pub use words::Cause;
 use worker::Crew;
 
 /// Keys that are taken from the queue at once.

@@ -12,7 +12,12 @@ use posthaste_queue::RoutingKey;
 use posthaste_server::wire::EnhancedCode;
 use tokio::time::Instant;
 
-use super::{connect::Connected, lookup::Found, places::Standing};
+use super::{
+    connect::Connected,
+    lookup::Found,
+    places::Standing,
+    throttle::{Signal, Then, Throttle},
+};
 use crate::{Diagnostic, Route};
 
 /// How long a site counts as one that answers after it has taken mail.
@@ -36,6 +41,10 @@ pub(super) const ASKED_LATELY: Duration = Duration::from_secs(60);
 /// A worker whose server is silent, and has failed with others meanwhile, is *stuck*, and counts as
 /// a worker no more. While every worker is silent, there is one more of them, the scout: it finds
 /// out whether their server answers at all.
+///
+/// How many workers there may be, and when the next delivery may begin, is what the site has taught
+/// ([`Throttle`]). While deliveries must wait, one worker waits for all, without a place and without
+/// a delivery.
 #[derive(Debug)]
 pub(super) struct Site {
     name: String,
@@ -49,7 +58,7 @@ pub(super) struct Site {
     health: Health,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct State {
     /// Keys that may have a delivery due, each once, in turn.
     due: VecDeque<RoutingKey>,
@@ -70,6 +79,9 @@ struct State {
     proven: Option<Instant>,
     /// Until when it counts as one that does not answer.
     doubtful: Option<Instant>,
+    throttle: Throttle,
+    /// The worker that waits until a delivery may begin.
+    waiter: Option<u64>,
 }
 
 /// A worker whose server is silent.
@@ -128,10 +140,22 @@ pub(super) struct Turn {
     left: bool,
 }
 
+/// What a worker does before it claims.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Look {
+    /// Get ready, then ask for the next key.
+    Prepare,
+    /// Wait until then, for all workers of the site, and look again.
+    Wait(Instant),
+    /// There is nothing to do: ask for the next key, or leave.
+    Leave,
+}
+
 impl Site {
     pub(super) fn new(name: String, leads: Leads, limit: usize, shelf: Shelf<Connected>, health: Health) -> Self {
-        let looking = tokio::sync::Mutex::default();
-        Self { name, leads, state: Mutex::default(), limit: limit.max(1), shelf, looking, health }
+        let (looking, limit) = (tokio::sync::Mutex::default(), limit.max(1));
+        let state = Mutex::new(State::new(Throttle::new(limit, Instant::now())));
+        Self { name, leads, state, limit, shelf, looking, health }
     }
 
     pub(super) fn name(&self) -> &str {
@@ -169,25 +193,57 @@ impl Site {
     /// Returns `true` if one worker, whose server is not silent, is one too many: those that were
     /// stuck, or silent, work again.
     fn has_too_many(&self, state: &mut State) -> bool {
-        if state.workers <= self.limit {
+        let limit = self.limit(state);
+        if state.workers <= limit {
             return false;
         }
         let scouts = usize::from(state.has_others() && state.silent.len().saturating_add(1) >= state.workers);
-        state.working(&self.health) > self.limit.saturating_add(scouts)
+        state.working(&self.health) > limit.saturating_add(scouts)
     }
 
     fn hire(self: &Arc<Self>, state: &mut State) -> Option<Turn> {
-        if state.workers >= self.limit {
+        let limit = self.limit(state);
+        if state.workers >= limit {
             let scouts = usize::from(state.has_others() && state.silent.len() >= state.workers);
-            if state.working(&self.health) >= self.limit.saturating_add(scouts) {
+            if state.working(&self.health) >= limit.saturating_add(scouts) {
                 return None;
             }
+        }
+        // One worker waits for all.
+        if (state.waiter.is_some() || state.coming > 0) && self.waits_until(state).is_some() {
+            return None;
         }
         state.workers += 1;
         state.coming += 1;
         let number = state.next_number;
         state.next_number = number.wrapping_add(1);
         Some(Turn { site: Arc::clone(self), number, has_come: false, left: false })
+    }
+
+    /// The most workers. Deliveries to a site that is down make no connection.
+    fn limit(&self, state: &State) -> usize {
+        if state.is_down(Instant::now()) { self.limit } else { state.throttle.limit() }
+    }
+
+    /// When the next delivery may begin. `None`: now.
+    fn waits_until(&self, state: &mut State) -> Option<Instant> {
+        let now = Instant::now();
+        if state.is_down(now) { None } else { state.throttle.waits_until(now) }
+    }
+
+    /// An attempt that began then has ended. Returns what follows if the site refused it.
+    pub(super) fn end(&self, signal: Signal, begun: Instant, proves: bool) -> Then {
+        let (mut state, now) = (self.state(), Instant::now());
+        if proves {
+            state.proven = Some(now + PROVEN);
+        }
+        let open = state.workers.saturating_sub(state.coming).saturating_sub(usize::from(state.waiter.is_some()));
+        state.throttle.end(signal, begun, open, now)
+    }
+
+    /// There was no delivery to begin.
+    pub(super) fn is_unused(&self) {
+        self.state().throttle.give_back();
     }
 
     /// Returns `true` if a connection to a worse host is to be given up now, for one to a better
@@ -204,8 +260,8 @@ impl Site {
     /// Returns `true` if the site has no worker, no connection and no due key. A site that answers,
     /// or is known to be down, is forgotten only if it must be.
     pub(super) fn is_forgettable(&self, must_be: bool) -> bool {
-        let (state, now) = (self.state(), Instant::now());
-        let is_down = state.down.as_ref().is_some_and(|(until, _)| now < *until);
+        let (mut state, now) = (self.state(), Instant::now());
+        let is_down = state.is_down(now) || !state.throttle.knows_nothing(now);
         let is_proven = state.proven.is_some_and(|until| now < until);
         let is_idle = state.workers == 0 && state.due.is_empty() && self.shelf.is_empty();
         is_idle && (must_be || (!is_down && !is_proven))
@@ -222,11 +278,6 @@ impl Site {
     pub(super) fn mark_up(&self) {
         let mut state = self.state();
         (state.down, state.doubtful) = (None, None);
-    }
-
-    /// The site has taken mail.
-    pub(super) fn mark_proven(&self) {
-        self.state().proven = Some(Instant::now() + PROVEN);
     }
 
     /// The site makes other connections wait.
@@ -254,11 +305,6 @@ impl Site {
         self.state().found = Some((Instant::now(), found));
     }
 
-    /// Returns `true` if there is a key to claim from.
-    pub(super) fn has_due(&self) -> bool {
-        !self.state().due.is_empty()
-    }
-
     pub(super) fn down(&self) -> Option<Unreachable> {
         let state = self.state();
         state.down.as_ref().filter(|(until, _)| Instant::now() < *until).map(|(_, why)| why.clone())
@@ -270,6 +316,28 @@ impl Site {
 }
 
 impl State {
+    fn new(throttle: Throttle) -> Self {
+        Self {
+            due: VecDeque::new(),
+            known: HashSet::new(),
+            workers: 0,
+            coming: 0,
+            silent: HashMap::new(),
+            next_number: 0,
+            returned: None,
+            down: None,
+            found: None,
+            proven: None,
+            doubtful: None,
+            throttle,
+            waiter: None,
+        }
+    }
+
+    fn is_down(&self, now: Instant) -> bool {
+        self.down.as_ref().is_some_and(|(until, _)| now < *until)
+    }
+
     /// Returns `true` if there is more than one server that may get the mail.
     fn has_others(&self) -> bool {
         self.found.as_ref().is_some_and(|(_, found)| found.servers.targets.len() > 1)
@@ -292,8 +360,27 @@ impl Turn {
         &self.site
     }
 
+    /// What is to be done before a delivery is claimed.
+    pub(super) fn look(&self) -> Look {
+        let mut state = self.site.state();
+        if state.waiter == Some(self.number) {
+            state.waiter = None;
+        }
+        if state.due.is_empty() {
+            return Look::Leave;
+        }
+        match self.site.waits_until(&mut state) {
+            None => Look::Prepare,
+            Some(_) if state.waiter.is_some() => Look::Leave,
+            Some(until) => {
+                state.waiter = Some(self.number);
+                Look::Wait(until)
+            }
+        }
+    }
+
     /// The next key to claim from. If there was a delivery, put the key back with [`Site::offer`].
-    /// `None`: no key is due. Put the connection on the shelf, then call [`leave`](Self::leave).
+    /// `None`: no key is due, or its delivery must wait. Put the connection on the shelf, then call [`leave`](Self::leave).
     pub(super) fn next(&mut self) -> Option<RoutingKey> {
         let mut state = self.site.state();
         if !std::mem::replace(&mut self.has_come, true) {
@@ -301,11 +388,12 @@ impl Turn {
         }
         // The wait for its server may have been dropped.
         state.silent.remove(&self.number);
-        if self.site.has_too_many(&mut state) {
+        if self.site.has_too_many(&mut state) || self.site.waits_until(&mut state).is_some() {
             return None;
         }
         let key = state.due.pop_front()?;
         state.known.remove(&key);
+        state.throttle.begin(Instant::now());
         Some(key)
     }
 
@@ -327,10 +415,15 @@ impl Turn {
         state.silent.get(&self.number).is_some_and(|silent| silent.is_stuck)
     }
 
-    /// Leaves unless a key is due and there is room for this worker. Returns `true` if it has left.
+    /// Leaves unless a key is due, there is room for this worker, and no other waits for all.
+    /// Returns `true` if it has left.
     pub(super) fn leave(&mut self) -> bool {
         let mut state = self.site.state();
-        if state.due.is_empty() || self.site.has_too_many(&mut state) {
+        let is_idle = state.waiter.is_some() && self.site.waits_until(&mut state).is_some();
+        if is_idle || state.due.is_empty() || self.site.has_too_many(&mut state) {
+            if !std::mem::replace(&mut self.has_come, true) {
+                state.coming = state.coming.saturating_sub(1);
+            }
             state.workers = state.workers.saturating_sub(1);
             self.left = true;
         }
@@ -347,6 +440,9 @@ impl Drop for Turn {
             }
             state.workers = state.workers.saturating_sub(1);
             state.silent.remove(&self.number);
+            if state.waiter == Some(self.number) {
+                state.waiter = None;
+            }
         }
     }
 }
@@ -416,17 +512,17 @@ mod tests {
         let site = site(1);
         let why = Unreachable { diagnostic: Diagnostic::own(None, "dead"), is_permanent: false };
         assert_eq!(site.standing(), Standing::New);
-        site.mark_proven();
+        site.end(Signal::Took, Instant::now(), true);
         assert_eq!(site.standing(), Standing::Proven);
         assert!(!site.is_forgettable(false) && site.is_forgettable(true));
         site.mark_silent();
         assert_eq!(site.standing(), Standing::New);
-        site.mark_proven();
+        site.end(Signal::Took, Instant::now(), true);
         site.mark_down(why, Duration::from_secs(10));
         assert_eq!(site.standing(), Standing::Doubtful);
         tokio::time::advance(DOUBTFUL).await;
         assert_eq!(site.standing(), Standing::New);
-        site.mark_proven();
+        site.end(Signal::Took, Instant::now(), true);
         tokio::time::advance(PROVEN).await;
         assert_eq!(site.standing(), Standing::New);
     }

@@ -36,10 +36,10 @@ impl Cause {
 
 /// What a reply says beyond its code.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(super) struct Words {
-    pub(super) cause: Cause,
+pub(crate) struct Words {
+    pub(crate) cause: Cause,
     /// The time after which to try again, if the reply names one. At most [`MAX_WAIT`].
-    pub(super) wait: Option<Duration>,
+    pub(crate) wait: Option<Duration>,
 }
 
 /// What a reply was an answer to.
@@ -288,6 +288,7 @@ mod tests {
     use super::{At::*, Cause::*, *};
 
     /// What servers say: the stage, the reply, the cause, and the seconds that it names.
+    #[rustfmt::skip]
     const REPLIES: &[(At, &str, Cause, u64)] = &[
         // Gmail.
         (Session, "421-4.7.28 [192.0.2.1] Our system has detected an unusual rate of\n421 4.7.28 unsolicited mail originating from your IP address.", RateLimited, 0),

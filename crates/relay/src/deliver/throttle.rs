@@ -1,0 +1,167 @@
+//! What a site has taught about how much it takes: its [`Window`] of connections, the [`Pace`] of
+//! its messages, and the *rest* that it has asked for.
+//!
+//! A site that rests keeps its keys due. No delivery is claimed, nothing is written, and no attempt
+//! is counted. After the rest one delivery is tried, the *probe*. Its answer ends the rest, or
+//! begins a longer one.
+//!
+//! A site may refuse for days, and its mail must expire and its senders must be told. So from a
+//! minute of rests on, the probe itself is deferred as after any other refusal. From half an hour
+//! on, the site counts as one that is down: all its deliveries are deferred with its words. That is
+//! one write a delivery for each step of the schedule, as for a host that is dead.
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::{pace::Pace, window::Window, words::Words};
+use crate::{Cause, Diagnostic};
+
+/// The first rest, if the site names no time.
+const FIRST: Duration = Duration::from_secs(5);
+/// The longest rest, if the site names no time.
+const MOST: Duration = Duration::from_secs(300);
+/// The largest random change of a rest, either way: relays that were refused together then do not
+/// come back together.
+const JITTER: f64 = 0.1;
+/// After this time of rests in a row, the refused delivery is deferred.
+const DEFER_AFTER: Duration = Duration::from_secs(60);
+/// After this time of rests in a row, all deliveries are deferred.
+const DEFER_ALL_AFTER: Duration = Duration::from_secs(1_800);
+
+/// The end of an attempt, as far as it says how much the site takes.
+#[derive(Debug)]
+pub(super) enum Signal {
+    /// The site took the message.
+    Took,
+    /// The site answered, and did not speak of all mail.
+    Answered,
+    /// A connection was lost in a transaction, or closed with 421.
+    Lost,
+    /// The site takes nothing more for now.
+    Refused(Words, Diagnostic),
+}
+
+/// What follows for the delivery that an attempt was for, if it was refused.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Then {
+    /// It is settled as usual.
+    Settle,
+    /// It is given back to the queue, and no attempt is counted.
+    GiveBack,
+    /// It is settled, and all other deliveries of the site are deferred for the same reason during
+    /// this time.
+    DeferAll(Duration),
+}
+
+/// How much a site takes.
+#[derive(Debug)]
+pub(super) struct Throttle {
+    window: Window,
+    pace: Pace,
+    rest: Option<Rest>,
+}
+
+/// A rest, or the time after it in which the probe runs.
+#[derive(Debug)]
+pub(super) struct Rest {
+    pub(super) cause: Cause,
+    pub(super) why: Diagnostic,
+    pub(super) until: Instant,
+    /// When the first rest in a row began, and this one.
+    since: Instant,
+    begun: Instant,
+    in_row: u32,
+}
+
+impl Throttle {
+    /// Begins with at most `most` connections.
+    pub(super) fn new(most: usize, now: Instant) -> Self {
+        Self { window: Window::new(most), pace: Pace::new(now), rest: None }
+    }
+
+    /// The connections that the site may have now.
+    pub(super) const fn limit(&self) -> usize {
+        if self.rest.is_some() { 1 } else { self.window.limit() }
+    }
+
+    /// When the next delivery may begin. `None`: now.
+    pub(super) fn waits_until(&mut self, now: Instant) -> Option<Instant> {
+        let rest = self.rest.as_ref().map(|rest| rest.until).filter(|until| now < *until);
+        rest.max(self.pace.waits_until(now))
+    }
+
+    /// A delivery begins.
+    pub(super) fn begin(&mut self, now: Instant) {
+        self.pace.begin(now);
+    }
+
+    /// There was no delivery to begin.
+    pub(super) fn give_back(&mut self) {
+        self.pace.give_back();
+    }
+
+    /// Learns from an attempt that began then, while this many connections were `open`.
+    pub(super) fn end(&mut self, signal: Signal, begun: Instant, open: usize, now: Instant) -> Then {
+        match signal {
+            Signal::Refused(words, why) => return self.refuse(words, why, (begun, now), open),
+            Signal::Took => {
+                self.pace.took(now);
+                self.window.took(begun, open, now);
+            }
+            Signal::Lost => {
+                self.window.cut(begun, open, now);
+            }
+            Signal::Answered => {}
+        }
+        // What began before the rest says nothing of it.
+        if self.rest.as_ref().is_some_and(|rest| begun >= rest.until) {
+            self.rest = None;
+        }
+        Then::Settle
+    }
+
+    fn refuse(&mut self, words: Words, why: Diagnostic, (begun, now): (Instant, Instant), open: usize) -> Then {
+        let Words { cause, wait } = words;
+        self.window.cut(begun, open, now);
+        if cause == Cause::RateLimited {
+            self.pace.refused(begun, now);
+        } else if open > 1 && wait.is_none() {
+            // The other connections go on: there are too many, and nothing else is wrong.
+            return Then::GiveBack;
+        }
+        // A rest of long ago begins no row.
+        let last = self.rest.as_ref().filter(|rest| now.saturating_duration_since(rest.until) < MOST);
+        let last = last.map(|rest| (rest.since, rest.in_row, rest.begun));
+        // Deliveries that were under way as the rest began were refused with it.
+        if last.is_some_and(|(.., last)| begun <= last) {
+            return Then::GiveBack;
+        }
+        let (since, in_row) = last.map_or((now, 0), |(since, in_row, _)| (since, in_row.saturating_add(1)));
+        let rest = wait.unwrap_or_else(|| FIRST.saturating_mul(2_u32.saturating_pow(in_row)).min(MOST));
+        // A time that the site has named is never cut.
+        let jitter = if wait.is_some() { fastrand::f64() } else { 2.0 * fastrand::f64() - 1.0 };
+        let rest = rest.mul_f64(1.0 + JITTER * jitter);
+        self.rest = Some(Rest { cause, why, until: now + rest, since, begun: now, in_row });
+        match now.saturating_duration_since(since) {
+            run if run >= DEFER_ALL_AFTER => Then::DeferAll(rest),
+            run if run >= DEFER_AFTER => Then::Settle,
+            _ => Then::GiveBack,
+        }
+    }
+
+    /// The rest, if there is one now.
+    pub(super) fn rest(&self, now: Instant) -> Option<&Rest> {
+        self.rest.as_ref().filter(|rest| now < rest.until)
+    }
+
+    /// The learnt rate, in messages a minute.
+    pub(super) fn rate(&self) -> Option<f64> {
+        self.pace.rate()
+    }
+
+    /// Returns `true` if there is nothing that would be learnt again at a price.
+    pub(super) fn knows_nothing(&mut self, now: Instant) -> bool {
+        self.rest(now).is_none() && !self.pace.has_learnt(now)
+    }
+}
