@@ -52,8 +52,7 @@ pub(super) async fn run<Q: Queue, R: Resolver>(
     if flow.was_silent {
         site.mark_silent();
     }
-    let proves =
-        !flow.was_silent && delivery.has_delivered() && job.outside.mail.reverse_path != ReversePath::Null;
+    let proves = !flow.was_silent && delivery.has_delivered() && job.outside.mail.reverse_path != ReversePath::Null;
     let is_connected = unreachable.is_none();
     let unreachable = unreachable.map(|why| match refused {
         Some((words, _)) if !why.is_permanent => (why, words),

@@ -38,6 +38,8 @@ mod routing;
 mod site;
 mod sites;
 mod throttle;
+#[cfg(test)]
+mod throttled;
 mod window;
 mod words;
 mod worker;
@@ -59,8 +61,8 @@ use places::{Bounds, Places};
 use routing::Routing;
 use site::Site;
 use sites::Sites;
-pub(crate) use words::Words;
 pub use words::Cause;
+pub(crate) use words::Words;
 use worker::Crew;
 
 /// Keys that are taken from the queue at once.

@@ -23,9 +23,10 @@ const SLOWLY: f64 = 0.02;
 /// Growth in a minute below [`FAR`] of that rate.
 const FAST: f64 = 0.2;
 const FAR: f64 = 0.8;
-/// Minutes without a refusal after which it grows faster, by [`SLOWLY`] more each minute, up to
-/// [`FAST`].
-const STEADY: f64 = 5.0;
+/// Minutes without a refusal after which the growth doubles each minute, up to [`FASTEST`]: the
+/// rate is far from what the site takes.
+const STEADY: f64 = 2.0;
+const FASTEST: f64 = 1.0;
 /// A rate is forgotten after this time without mail.
 const FORGET: Duration = Duration::from_secs(3_600);
 
@@ -43,6 +44,8 @@ struct Learnt {
     /// The rate at which the site refused.
     refused_at: f64,
     refused: Instant,
+    /// A message was taken since.
+    has_taken: bool,
     /// Until when the rate has grown.
     grown: Instant,
     /// When the next message may begin.
@@ -59,6 +62,9 @@ impl Pace {
     /// Takes note of a message that the site took.
     pub(super) fn took(&mut self, now: Instant) {
         self.taken.add(now);
+        if let Some(learnt) = &mut self.learnt {
+            learnt.has_taken = true;
+        }
     }
 
     /// Learns from a refusal, unless the site took nothing lately, or the message began before the
@@ -69,6 +75,11 @@ impl Pace {
         if count == 0.0 || self.learnt.as_ref().is_some_and(|learnt| begun <= learnt.refused) {
             return;
         }
+        // It refused the probe: the rest was too short, and the rate may be right.
+        if let Some(learnt) = self.learnt.as_mut().filter(|learnt| !learnt.has_taken) {
+            learnt.refused = now;
+            return;
+        }
         let mut rate = (count * LESS).max(LEAST);
         let mut refused_at = count;
         let mut used = now;
@@ -77,7 +88,7 @@ impl Pace {
             refused_at = refused_at.max(known.refused_at * FAR);
             used = known.used;
         }
-        self.learnt = Some(Learnt { rate, refused_at, refused: now, grown: now, next: now, used });
+        self.learnt = Some(Learnt { rate, refused_at, refused: now, has_taken: false, grown: now, next: now, used });
     }
 
     /// When the next message may begin. `None`: now.
@@ -101,6 +112,16 @@ impl Pace {
         if let Some(learnt) = &mut self.learnt {
             learnt.next = learnt.next.checked_sub(learnt.step()).unwrap_or(learnt.next);
         }
+    }
+
+    /// The time until the first of the messages of the last minute is more than a minute old.
+    pub(super) fn frees(&mut self, now: Instant) -> Option<Duration> {
+        self.taken.frees(now)
+    }
+
+    /// The time between two messages, if the rate is learnt.
+    pub(super) fn step(&self) -> Option<Duration> {
+        self.learnt.as_ref().map(Learnt::step)
     }
 
     /// The learnt rate, in messages a minute.
@@ -127,10 +148,8 @@ impl Pace {
             return;
         }
         let steady = (minutes(learnt.refused) - STEADY).max(0.0);
-        let growth = match learnt.rate < learnt.refused_at * FAR {
-            true => FAST,
-            false => (SLOWLY * (1.0 + steady)).min(FAST),
-        };
+        let least = if learnt.rate < learnt.refused_at * FAR { FAST } else { SLOWLY };
+        let growth = (SLOWLY * steady.exp2()).clamp(least, FASTEST);
         // A site that is not used for long must not be tried at any rate.
         learnt.rate = (learnt.rate * (1.0 + growth * grown.min(1.0))).min(MOST);
         learnt.grown = now;
@@ -172,6 +191,15 @@ impl Ring {
         self.counts.iter().fold(0, |sum, count| sum.saturating_add(*count))
     }
 
+    fn frees(&mut self, now: Instant) -> Option<Duration> {
+        self.turn(now);
+        let last = self.last;
+        let oldest = (last.saturating_sub(SECONDS - 1)..=last)
+            .find(|second| self.slot(*second).is_some_and(|count| *count > 0))?;
+        let frees = Duration::from_secs(oldest.saturating_add(SECONDS + 1));
+        Some(frees.saturating_sub(now.saturating_duration_since(self.epoch)))
+    }
+
     /// Empties the seconds that have passed since the last count.
     fn turn(&mut self, now: Instant) {
         let second = now.saturating_duration_since(self.epoch).as_secs();
@@ -203,6 +231,8 @@ mod tests {
         for second in 0..200 {
             ring.add(begun + SECOND * second);
             assert_eq!(ring.sum(begun + SECOND * second), (second + 1).min(60), "{second}");
+            let frees = 61_u32.saturating_sub(second.min(59));
+            assert_eq!(ring.frees(begun + SECOND * second), Some(SECOND * frees), "{second}");
         }
         assert_eq!(ring.sum(begun + SECOND * 229), 30);
         assert_eq!(ring.sum(begun + SECOND * 10_000), 0);
@@ -227,14 +257,15 @@ mod tests {
         let mut pace = refused(100, now);
         // Of the same flight.
         pace.refused(now, now + SECOND);
-        assert_eq!(pace.rate(), Some(97.0));
+        assert!(pace.rate().unwrap() < 97.1);
         // Few were taken lately: there was a rest.
-        pace.refused(now + SECOND * 50, now + SECOND * 70);
-        assert_eq!(pace.rate(), Some(97.0));
         pace.took(now + SECOND * 71);
         pace.refused(now + SECOND * 71, now + SECOND * 72);
         let rate = pace.rate().unwrap();
         assert!((48.0..52.0).contains(&rate), "{rate}");
+        // None was taken lately: the rest teaches nothing.
+        pace.refused(now + SECOND * 171, now + SECOND * 172);
+        assert!(pace.rate().unwrap() >= rate);
     }
 
     #[test]
@@ -272,9 +303,9 @@ mod tests {
         };
         let rate = grow(&mut pace, 0, 61);
         assert!((98.0..99.2).contains(&rate), "{rate}");
-        let rate = grow(&mut pace, 61, 1_200);
-        assert!((300.0..1_000.0).contains(&rate), "{rate}");
-        assert!(pace.waits_until(begun + SECOND * 1_199 + FORGET).is_none() && pace.rate().is_none());
+        let rate = grow(&mut pace, 61, 420);
+        assert!((150.0..1_000.0).contains(&rate), "{rate}");
+        assert!(pace.waits_until(begun + SECOND * 419 + FORGET).is_none() && pace.rate().is_none());
     }
 
     #[test]

@@ -19,6 +19,8 @@ use crate::{Cause, Diagnostic};
 
 /// The first rest, if the site names no time.
 const FIRST: Duration = Duration::from_secs(5);
+/// The shortest rest of a site whose rate is known.
+const LEAST: Duration = Duration::from_secs(1);
 /// The longest rest, if the site names no time.
 const MOST: Duration = Duration::from_secs(300);
 /// The largest random change of a rest, either way: relays that were refused together then do not
@@ -72,6 +74,9 @@ pub(super) struct Rest {
     since: Instant,
     begun: Instant,
     in_row: u32,
+    /// One delivery is tried after it. After a short rest of a site whose rate is known, the rate
+    /// is care enough.
+    probes: bool,
 }
 
 impl Throttle {
@@ -82,7 +87,10 @@ impl Throttle {
 
     /// The connections that the site may have now.
     pub(super) const fn limit(&self) -> usize {
-        if self.rest.is_some() { 1 } else { self.window.limit() }
+        match &self.rest {
+            Some(rest) if rest.probes => 1,
+            _ => self.window.limit(),
+        }
     }
 
     /// When the next delivery may begin. `None`: now.
@@ -110,7 +118,7 @@ impl Throttle {
                 self.window.took(begun, open, now);
             }
             Signal::Lost => {
-                self.window.cut(begun, open, now);
+                self.window.cut(begun, open, 0, now);
             }
             Signal::Answered => {}
         }
@@ -123,12 +131,22 @@ impl Throttle {
 
     fn refuse(&mut self, words: Words, why: Diagnostic, (begun, now): (Instant, Instant), open: usize) -> Then {
         let Words { cause, wait } = words;
-        self.window.cut(begun, open, now);
+        let (mut first, mut is_paced) = (FIRST, false);
         if cause == Cause::RateLimited {
+            match self.pace.step() {
+                // There is little too much, for a short time.
+                Some(step) => (first, is_paced) = (step.saturating_mul(3).clamp(LEAST, FIRST), true),
+                None => {
+                    self.window.cut(begun, open, 0, now);
+                }
+            }
             self.pace.refused(begun, now);
-        } else if open > 1 && wait.is_none() {
-            // The other connections go on: there are too many, and nothing else is wrong.
-            return Then::GiveBack;
+        } else {
+            self.window.cut(begun, open, open.saturating_sub(1), now);
+            if open > 1 && wait.is_none() {
+                // The other connections go on: there are too many, and nothing else is wrong.
+                return Then::GiveBack;
+            }
         }
         // A rest of long ago begins no row.
         let last = self.rest.as_ref().filter(|rest| now.saturating_duration_since(rest.until) < MOST);
@@ -138,11 +156,17 @@ impl Throttle {
             return Then::GiveBack;
         }
         let (since, in_row) = last.map_or((now, 0), |(since, in_row, _)| (since, in_row.saturating_add(1)));
-        let rest = wait.unwrap_or_else(|| FIRST.saturating_mul(2_u32.saturating_pow(in_row)).min(MOST));
+        let doubled = first.saturating_mul(2_u32.saturating_pow(in_row)).min(MOST);
+        // What it took begins to count no more, if it counts the messages of a minute.
+        let frees = self.pace.frees(now).filter(|frees| (first..doubled).contains(frees));
         // A time that the site has named is never cut.
-        let jitter = if wait.is_some() { fastrand::f64() } else { 2.0 * fastrand::f64() - 1.0 };
+        let (rest, jitter) = match wait.or(frees) {
+            Some(rest) => (rest, fastrand::f64()),
+            None => (doubled, 2.0 * fastrand::f64() - 1.0),
+        };
         let rest = rest.mul_f64(1.0 + JITTER * jitter);
-        self.rest = Some(Rest { cause, why, until: now + rest, since, begun: now, in_row });
+        let probes = !(is_paced && in_row == 0 && wait.is_none());
+        self.rest = Some(Rest { cause, why, until: now + rest, since, begun: now, in_row, probes });
         match now.saturating_duration_since(since) {
             run if run >= DEFER_ALL_AFTER => Then::DeferAll(rest),
             run if run >= DEFER_AFTER => Then::Settle,

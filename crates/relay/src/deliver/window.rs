@@ -7,7 +7,8 @@ use tokio::time::Instant;
 
 /// Connections to a site that is not known.
 const FIRST: usize = 5;
-/// How long a window does not grow after a cut, for each cut in a row.
+/// How long a window does not grow after a cut. For each cut in a row, it is as long again before
+/// the window grows beyond what fitted.
 const CALM: Duration = Duration::from_secs(5);
 /// The longest time of this kind.
 const MOST_CALM: Duration = Duration::from_secs(300);
@@ -27,12 +28,14 @@ pub(super) struct Window {
     starts: bool,
     cut: Option<Instant>,
     cuts: u32,
+    /// The connections that fitted at the last cut.
+    fits: usize,
 }
 
 impl Window {
     pub(super) fn new(most: usize) -> Self {
         let most = most.max(1);
-        Self { now: FIRST.min(most), most, taken: 0, starts: true, cut: None, cuts: 0 }
+        Self { now: FIRST.min(most), most, taken: 0, starts: true, cut: None, cuts: 0, fits: 0 }
     }
 
     pub(super) const fn limit(&self) -> usize {
@@ -51,16 +54,16 @@ impl Window {
         }
     }
 
-    /// Cuts the window to half of the open connections: the site has too many. Work that began
-    /// before the last cut says nothing new. Returns `true` if it was cut.
-    pub(super) fn cut(&mut self, begun: Instant, open: usize, now: Instant) -> bool {
+    /// Cuts the window to half of the open connections. Work that began before the last cut says
+    /// nothing new. Returns `true` if it was cut. This many connections `fit`: the site has said so.
+    pub(super) fn cut(&mut self, begun: Instant, open: usize, fit: usize, now: Instant) -> bool {
         if self.is_of_old(begun) {
             return false;
         }
         let is_in_row = self.cut.is_some_and(|at| now.saturating_duration_since(at) < FORGET);
         self.cuts = if is_in_row { self.cuts.saturating_add(1) } else { 1 };
         self.cut = Some(now);
-        (self.starts, self.taken) = (false, 0);
+        (self.starts, self.taken, self.fits) = (false, 0, fit);
         self.now = (open.min(self.now) / 2).max(1);
         true
     }
@@ -70,7 +73,8 @@ impl Window {
     }
 
     fn is_calm(&self, now: Instant) -> bool {
-        let calm = CALM.saturating_mul(self.cuts).min(MOST_CALM);
+        let times = if self.now < self.fits { 1 } else { self.cuts };
+        let calm = CALM.saturating_mul(times).min(MOST_CALM);
         self.cut.is_some_and(|at| now.saturating_duration_since(at) < calm)
     }
 }
@@ -111,13 +115,13 @@ mod tests {
             window.took(begun, 20, begun);
         }
         for open in (1..=20).rev() {
-            window.cut(begun, open, begun + MS);
+            window.cut(begun, open, 0, begun + MS);
         }
         assert_eq!(window.limit(), 10);
         let mut now = begun + MS;
         for limit in [5, 2, 1, 1] {
             now += MS;
-            assert!(window.cut(now, window.limit(), now + MS));
+            assert!(window.cut(now, window.limit(), 0, now + MS));
             now += MS;
             assert_eq!(window.limit(), limit);
         }
@@ -126,7 +130,7 @@ mod tests {
     #[test]
     fn a_window_grows_again_after_a_calm_and_by_one_a_window() {
         let (mut window, begun) = (Window::new(20), Instant::now());
-        window.cut(begun, 5, begun);
+        window.cut(begun, 5, 0, begun);
         assert_eq!(window.limit(), 2);
         // Messages of before the cut, and in the calm, do not count.
         for (begun, now) in [(begun, begun + CALM), (begun + MS, begun + CALM - MS)] {
@@ -147,8 +151,8 @@ mod tests {
     #[test]
     fn the_calm_grows_with_the_cuts_in_a_row() {
         let (mut window, mut now) = (Window::new(20), Instant::now());
-        window.cut(now, 5, now);
-        window.cut(now + MS, 5, now + MS);
+        window.cut(now, 5, 0, now);
+        window.cut(now + MS, 5, 0, now + MS);
         now += MS;
         for (after, grows) in [(CALM, false), (CALM * 2, true)] {
             let limit = window.limit();
@@ -157,9 +161,25 @@ mod tests {
         }
         // The row ends after some minutes.
         now += FORGET;
-        window.cut(now + MS, 5, now + MS);
+        window.cut(now + MS, 5, 0, now + MS);
         let limit = window.limit();
         (0..limit).for_each(|_| window.took(now + 2 * MS, limit, now + MS + CALM));
         assert!(window.limit() > limit);
+    }
+
+    #[test]
+    fn a_window_grows_up_to_what_fitted_after_one_calm() {
+        let (mut window, begun) = (Window::new(20), Instant::now());
+        (0..15).for_each(|_| window.took(begun, 20, begun));
+        window.cut(begun, 9, 8, begun);
+        window.cut(begun + MS, 9, 8, begun + MS);
+        assert_eq!(window.limit(), 2);
+        for (after, limit) in [(CALM, 8), (CALM + MS, 8), (CALM * 2 + MS, 20)] {
+            for _ in 0..1_000 {
+                let open = window.limit();
+                window.took(begun + 2 * MS, open, begun + MS + after);
+            }
+            assert_eq!(window.limit(), limit, "{after:?}");
+        }
     }
 }

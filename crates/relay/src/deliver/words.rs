@@ -81,9 +81,8 @@ impl Words {
 
 fn cause(reply: &Reply, text: &str, at: At) -> Cause {
     let code = reply.enhanced().map(|code| (code.subject(), code.detail()));
-    let named = |table: &[((u16, u16), Cause)]| {
-        table.iter().find(|(known, _)| Some(*known) == code).map(|(_, cause)| *cause)
-    };
+    let named =
+        |table: &[((u16, u16), Cause)]| table.iter().find(|(known, _)| Some(*known) == code).map(|(_, cause)| *cause);
     let said = || WORDS.iter().find(|(words, _)| text.contains(words)).map(|(_, cause)| *cause);
     let is_security = reply.enhanced().map(EnhancedCode::subject) == Some(SECURITY);
     let found = named(SURE).or_else(said).or_else(|| named(USUAL));
@@ -129,12 +128,8 @@ const SURE: &[((u16, u16), Cause)] = &[
 ];
 
 /// Enhanced codes, without their class, that tell if the words do not.
-const USUAL: &[((u16, u16), Cause)] = &[
-    ((2, 2), Cause::MailboxFull),
-    ((3, 1), Cause::Busy),
-    ((3, 2), Cause::Busy),
-    ((4, 5), Cause::Busy),
-];
+const USUAL: &[((u16, u16), Cause)] =
+    &[((2, 2), Cause::MailboxFull), ((3, 1), Cause::Busy), ((3, 2), Cause::Busy), ((4, 5), Cause::Busy)];
 
 const LATER: &[&str] = &["try again", "try later", "come back", "retry"];
 
