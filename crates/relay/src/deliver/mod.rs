@@ -45,7 +45,10 @@ mod words;
 mod worker;
 mod write_back;
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
 
 use posthaste_client::{
     Resolver,
@@ -60,6 +63,7 @@ use crate::shared::Shared;
 use places::{Bounds, Places};
 use routing::Routing;
 use site::Site;
+pub(crate) use sites::KnownSites;
 use sites::Sites;
 pub use words::Cause;
 pub(crate) use words::Words;
@@ -101,7 +105,7 @@ pub(crate) async fn run<Q: Queue, R: Resolver>(
         // Not a tracked task, since a drain waits for those.
         tokio::spawn(async move { abort.run_until_cancelled(places.relieve()).await });
     }
-    let mut sites = Sites::default();
+    let sites = crew.shared.sites.begin();
     let mut seen = Change::default();
     let mut has_missed = false;
     let result = loop {
@@ -117,7 +121,7 @@ pub(crate) async fn run<Q: Queue, R: Resolver>(
             () = drain.cancelled() => break Ok(()),
         }
         let looked = tokio::select! {
-            looked = look(&crew, &mut sites) => looked,
+            looked = look(&crew, &sites) => looked,
             () = drain.cancelled() => break Ok(()),
         };
         match looked {
@@ -128,7 +132,8 @@ pub(crate) async fn run<Q: Queue, R: Resolver>(
             Err(error) => break Err(error),
         }
     };
-    for site in sites.all() {
+    let all: Vec<_> = sites.lock().unwrap_or_else(PoisonError::into_inner).all().collect();
+    for site in all {
         tasks.spawn(async move { site.shelf.close().await });
     }
     tasks.close();
@@ -147,21 +152,23 @@ pub(crate) async fn run<Q: Queue, R: Resolver>(
 /// Hands every due key to its site, and hires the workers that sites want. It waits for the queue
 /// alone: a hired worker waits by itself. Keys without a known route are passed over. Returns
 /// `true` if there was no room for the sites of some keys.
-async fn look<Q: Queue, R: Resolver>(crew: &Arc<Crew<Q, R>>, sites: &mut Sites) -> Result<bool, Error> {
+async fn look<Q: Queue, R: Resolver>(crew: &Arc<Crew<Q, R>>, sites: &Mutex<Sites>) -> Result<bool, Error> {
+    let sites = || sites.lock().unwrap_or_else(PoisonError::into_inner);
     let delivery = &crew.shared.options.delivery;
     let make = |name, leads| {
         let shelf = Shelf::new(delivery.idle, crew.budget.clone());
         Site::new(name, leads, delivery.concurrency_per_site, shelf, crew.shared.health.clone())
     };
     let (mut after, mut has_missed): (Option<RoutingKey>, _) = (None, false);
-    sites.forget();
+    sites().forget();
     for page in 1.. {
         let keys = crew.shared.queue.due_keys(after.as_ref(), PAGE).await?;
         let more = keys.len() == PAGE;
         after = keys.last().cloned();
         for key in keys {
             let Some(leads) = routing::find(crew, &key) else { continue };
-            match sites.of(&key, leads, make) {
+            let site = sites().of(&key, leads, make);
+            match site {
                 Some(site) => {
                     if let Some(turn) = site.offer(key) {
                         worker::hire(crew, turn);

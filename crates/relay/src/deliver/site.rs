@@ -18,7 +18,7 @@ use super::{
     places::Standing,
     throttle::{Signal, Then, Throttle},
 };
-use crate::{Diagnostic, Route};
+use crate::{Diagnostic, Resting, Route, SiteState};
 
 /// How long a site counts as one that answers after it has taken mail.
 const PROVEN: Duration = Duration::from_secs(300);
@@ -237,7 +237,7 @@ impl Site {
         if proves {
             state.proven = Some(now + PROVEN);
         }
-        let open = state.workers.saturating_sub(state.coming).saturating_sub(usize::from(state.waiter.is_some()));
+        let open = state.at_work();
         state.throttle.end(signal, begun, open, now)
     }
 
@@ -310,6 +310,23 @@ impl Site {
         state.down.as_ref().filter(|(until, _)| Instant::now() < *until).map(|(_, why)| why.clone())
     }
 
+    /// What an operator may want to know of it.
+    pub(super) fn what_is_known(&self) -> SiteState {
+        let (state, now) = (self.state(), Instant::now());
+        let resting = state
+            .throttle
+            .rest(now)
+            .map(|rest| Resting::new(rest.until.saturating_duration_since(now), rest.cause, rest.why.clone()));
+        SiteState {
+            name: self.name.clone(),
+            window: state.throttle.limit(),
+            open: state.at_work(),
+            resting,
+            rate: state.throttle.rate(),
+            due: state.due.len(),
+        }
+    }
+
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -332,6 +349,12 @@ impl State {
             throttle,
             waiter: None,
         }
+    }
+
+    /// The workers with a delivery under way.
+    fn at_work(&self) -> usize {
+        let waiters = usize::from(self.waiter.is_some()).saturating_add(self.coming);
+        self.workers.saturating_sub(waiters)
     }
 
     fn is_down(&self, now: Instant) -> bool {
@@ -361,7 +384,7 @@ impl Turn {
     }
 
     /// What is to be done before a delivery is claimed.
-    pub(super) fn look(&self) -> Look {
+    pub(super) fn look(&mut self) -> Look {
         let mut state = self.site.state();
         if state.waiter == Some(self.number) {
             state.waiter = None;
@@ -374,6 +397,9 @@ impl Turn {
             Some(_) if state.waiter.is_some() => Look::Leave,
             Some(until) => {
                 state.waiter = Some(self.number);
+                if !std::mem::replace(&mut self.has_come, true) {
+                    state.coming = state.coming.saturating_sub(1);
+                }
                 Look::Wait(until)
             }
         }
@@ -450,7 +476,7 @@ impl Drop for Turn {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::NextHop;
+    use crate::{Cause, NextHop, deliver::Words};
     use posthaste_client::delivery::Budget;
 
     fn key(name: &str) -> RoutingKey {
@@ -535,6 +561,65 @@ mod tests {
         assert!(site.down().is_some() && !site.is_forgettable(false));
         tokio::time::advance(Duration::from_secs(10)).await;
         assert!(site.down().is_none() && site.is_forgettable(false));
+    }
+
+    /// Puts the site to rest.
+    fn refuse(site: &Site) -> Then {
+        let words = Words { cause: Cause::RateLimited, wait: Some(Duration::from_secs(60)) };
+        site.end(Signal::Refused(words, Diagnostic::own(None, "no more")), Instant::now(), false)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn one_worker_waits_for_the_end_of_a_rest_and_the_others_leave() {
+        let site = site(5);
+        let mut turns: Vec<_> = (0..3).map(|_| site.offer(key("a"))).flatten().collect();
+        assert_eq!(turns.len(), 1, "it is still to come");
+        turns.extend(["b", "c"].map(|name| site.offer(key(name)).unwrap()));
+        assert!(claims(&mut turns[0], "a"));
+        assert_eq!(refuse(&site), Then::GiveBack);
+        drop(site.offer(key("a")));
+        let [first, second, third] = &mut turns[..] else { panic!() };
+        let Look::Wait(until) = first.look() else { panic!("the first that asks waits") };
+        assert!(until >= Instant::now() + Duration::from_secs(60));
+        for other in [second, third] {
+            assert_eq!(other.look(), Look::Leave);
+            assert!(other.next().is_none() && other.leave());
+        }
+        assert!(site.offer(key("d")).is_none(), "one waits for all");
+        assert_eq!(site.what_is_known().open, 0);
+        tokio::time::sleep_until(until).await;
+        assert_eq!(first.look(), Look::Prepare);
+        assert!(first.next().is_some());
+        assert!(site.offer(key("e")).is_none(), "there is one probe");
+        site.end(Signal::Took, Instant::now(), true);
+        assert!(site.offer(key("f")).is_some());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_worker_that_is_dropped_as_it_waits_leaves_its_wait_to_another() {
+        let site = site(1);
+        let mut turn = site.offer(key("a")).unwrap();
+        refuse(&site);
+        assert!(matches!(turn.look(), Look::Wait(_)));
+        drop(turn);
+        let mut turn = site.offer(key("a")).unwrap();
+        assert!(matches!(turn.look(), Look::Wait(_)));
+        assert_eq!((site.what_is_known().due, site.what_is_known().open), (1, 0));
+    }
+
+    /// Deliveries to a site that is down make no connection, so they do not wait.
+    #[tokio::test(start_paused = true)]
+    async fn a_site_that_is_down_defers_its_mail_as_it_rests() {
+        let site = site(8);
+        let why = Unreachable { diagnostic: Diagnostic::own(None, "no more"), is_permanent: false };
+        refuse(&site);
+        site.mark_down(why, Duration::from_secs(60));
+        let mut turns: Vec<_> =
+            ["a", "b", "c", "d", "e", "f", "g", "h"].map(|name| site.offer(key(name)).unwrap()).into();
+        for turn in &mut turns {
+            assert_eq!(turn.look(), Look::Prepare);
+            assert!(turn.next().is_some());
+        }
     }
 
     /// Producers offer, workers claim from counters that stand for the queue. At the end no

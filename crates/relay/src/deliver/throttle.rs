@@ -157,8 +157,8 @@ impl Throttle {
         }
         let (since, in_row) = last.map_or((now, 0), |(since, in_row, _)| (since, in_row.saturating_add(1)));
         let doubled = first.saturating_mul(2_u32.saturating_pow(in_row)).min(MOST);
-        // What it took begins to count no more, if it counts the messages of a minute.
-        let frees = self.pace.frees(now).filter(|frees| (first..doubled).contains(frees));
+        // If it counts the messages of a minute, then the first of them count no more.
+        let frees = self.pace.frees(now).map(|frees| frees.max(first)).filter(|frees| *frees < doubled);
         // A time that the site has named is never cut.
         let (rest, jitter) = match wait.or(frees) {
             Some(rest) => (rest, fastrand::f64()),
@@ -187,5 +187,105 @@ impl Throttle {
     /// Returns `true` if there is nothing that would be learnt again at a price.
     pub(super) fn knows_nothing(&mut self, now: Instant) -> bool {
         self.rest(now).is_none() && !self.pace.has_learnt(now)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MS: Duration = Duration::from_millis(1);
+
+    fn refused(cause: Cause, wait: Option<u64>) -> Signal {
+        let wait = wait.map(Duration::from_secs);
+        Signal::Refused(Words { cause, wait }, Diagnostic::own(None, "no more"))
+    }
+
+    /// The rest that lasts.
+    fn rest(throttle: &mut Throttle, now: Instant) -> f64 {
+        throttle.waits_until(now).map_or(0.0, |until| (until - now).as_secs_f64())
+    }
+
+    #[test]
+    fn a_rest_lasts_as_long_as_the_site_says() {
+        for cause in [Cause::TooManyConnections, Cause::RateLimited] {
+            let now = Instant::now();
+            let mut throttle = Throttle::new(20, now);
+            assert_eq!(throttle.end(refused(cause, Some(300)), now, 3, now), Then::GiveBack);
+            let rest = rest(&mut throttle, now);
+            assert!((300.0..=330.0).contains(&rest), "{rest}");
+        }
+    }
+
+    #[test]
+    fn rests_double_and_the_mail_is_told_of_long_ones() {
+        let mut now = Instant::now();
+        let mut throttle = Throttle::new(20, now);
+        let begun = now;
+        for seconds in [5.0, 10.0, 20.0, 40.0, 80.0, 160.0, 300.0, 300.0, 300.0, 300.0, 300.0, 300.0] {
+            let then = throttle.end(refused(Cause::RateLimited, None), now, 1, now);
+            let run = (now - begun).as_secs();
+            match run {
+                0..60 => assert_eq!(then, Then::GiveBack, "{run}"),
+                60..1_800 => assert_eq!(then, Then::Settle, "{run}"),
+                _ => assert!(matches!(then, Then::DeferAll(_)), "{run}"),
+            }
+            let rest = rest(&mut throttle, now);
+            assert!((seconds * 0.9..=seconds * 1.1).contains(&rest), "{seconds} {rest}");
+            assert_eq!(throttle.limit(), 1);
+            // Another delivery of the same flight changes nothing.
+            assert_eq!(throttle.end(refused(Cause::RateLimited, None), now, 1, now + MS), Then::GiveBack);
+            now = throttle.waits_until(now).unwrap();
+        }
+        assert!(now - begun >= DEFER_ALL_AFTER);
+        // What began before the rest ended says nothing.
+        throttle.end(Signal::Took, now - MS, 1, now);
+        assert_eq!(throttle.limit(), 1);
+        throttle.end(Signal::Answered, now, 1, now + MS);
+        assert_eq!(
+            throttle.end(refused(Cause::TooManyConnections, None), now + 2 * MS, 1, now + 3 * MS),
+            Then::GiveBack
+        );
+        let rest = rest(&mut throttle, now + 3 * MS);
+        assert!(rest < 6.0, "{rest}");
+    }
+
+    #[test]
+    fn a_site_with_too_many_connections_goes_on_with_the_others() {
+        let mut now = Instant::now();
+        let mut throttle = Throttle::new(20, now);
+        for (open, limit) in [(5, 2), (2, 1)] {
+            assert_eq!(throttle.end(refused(Cause::TooManyConnections, None), now, open, now), Then::GiveBack);
+            assert_eq!((throttle.limit(), rest(&mut throttle, now)), (limit, 0.0));
+            now += MS;
+        }
+        throttle.end(refused(Cause::TooManyConnections, None), now, 1, now);
+        assert!(rest(&mut throttle, now) > 4.0, "no other connection is open");
+    }
+
+    #[test]
+    fn a_site_whose_rate_is_known_rests_shortly_and_keeps_its_window() {
+        let mut now = Instant::now();
+        let mut throttle = Throttle::new(20, now);
+        (0..100).for_each(|_| {
+            throttle.end(Signal::Took, now, 20, now);
+        });
+        throttle.end(refused(Cause::RateLimited, Some(60)), now, 20, now);
+        now = throttle.waits_until(now).unwrap();
+        throttle.end(Signal::Took, now, 1, now + MS);
+        let limit = throttle.limit();
+        assert_eq!(limit, 10);
+        throttle.end(refused(Cause::RateLimited, None), now + MS, 3, now + 2 * MS);
+        assert_eq!(throttle.limit(), limit);
+        assert!(rest(&mut throttle, now + 2 * MS) < 6.0);
+        assert!(throttle.rate().unwrap() < 98.0);
+    }
+
+    #[test]
+    fn a_lost_connection_halves_the_window_and_begins_no_rest() {
+        let now = Instant::now();
+        let mut throttle = Throttle::new(20, now);
+        assert_eq!(throttle.end(Signal::Lost, now, 5, now), Then::Settle);
+        assert_eq!((throttle.limit(), rest(&mut throttle, now)), (2, 0.0));
     }
 }

@@ -2,7 +2,10 @@
 
 use std::{
     collections::VecDeque,
-    sync::{Arc, Mutex},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
     time::Duration,
 };
 
@@ -114,6 +117,7 @@ struct Run {
     provider: Mutex<Provider>,
     takes: Duration,
     key: RoutingKey,
+    has_ended: AtomicBool,
 }
 
 impl Run {
@@ -121,7 +125,13 @@ impl Run {
         let shelf = Shelf::new(Duration::ZERO, Budget::new(0));
         let leads = Ok(Arc::new(Route::new(NextHop::Mx)));
         let site = Arc::new(Site::new("site".to_owned(), leads, 20, shelf, Health::default()));
-        let run = Arc::new(Self { site, provider: Mutex::new(provider), takes, key: RoutingKey::new("a").unwrap() });
+        let run = Arc::new(Self {
+            site,
+            provider: Mutex::new(provider),
+            takes,
+            key: RoutingKey::new("a").unwrap(),
+            has_ended: AtomicBool::new(false),
+        });
         run.offer();
         run
     }
@@ -135,7 +145,7 @@ impl Run {
 
     /// What a worker does.
     async fn work(self: Arc<Self>, mut turn: Turn) {
-        loop {
+        while !self.has_ended.load(Relaxed) {
             if let Look::Wait(until) = turn.look() {
                 sleep_until(until).await;
                 continue;
@@ -207,9 +217,8 @@ async fn a_provider_that_throttles_gets_what_it_takes_and_refuses_little() {
             let (taken, refused) = run.between(learns, MINUTES + learns);
             let goodput = taken / (100.0 * f64::from(MINUTES));
             let share = refused / (taken + refused);
+            run.has_ended.store(true, Relaxed);
             table.push((counts, takes, goodput, share));
-            let row: Vec<_> = (0..MINUTES + learns).map(|minute| run.between(minute, minute + 1)).collect();
-            println!("{counts:?} {takes} ms: {goodput:.3}, refused {share:.4}: {row:?}");
         }
     }
     assert!(table.iter().all(|(_, _, goodput, share)| *goodput >= 0.95 && *share < 0.02), "{table:#?}");
