@@ -5,6 +5,11 @@ use std::time::Duration;
 use crate::{Cause, deliver::Words};
 
 /// The waits between the attempts of a delivery, and the age at which it is given up.
+///
+/// They do not count for a next hop that takes no more mail for now, since it has too many
+/// connections or has had enough. It is left in peace for the time that it names, otherwise for 5
+/// seconds, doubled up to 5 minutes. Its mail stays due, and no attempt is counted. If that goes on
+/// for half an hour, all its mail is deferred as after other refusals.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct RetrySchedule {

@@ -5,7 +5,7 @@ use std::time::Duration;
 use crate::{Cause, Diagnostic};
 
 /// A site, the next hop that some of the mail goes to: how much it takes, as it has taught the
-/// relay. All of it is in memory, and begins anew with the process.
+/// relay. It is in memory alone, and is learnt again after each start.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct SiteState {

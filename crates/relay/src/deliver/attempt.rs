@@ -128,7 +128,7 @@ struct Attempt<'a, 'p, Q, R> {
 impl<Q: Queue, R: Resolver> Attempt<'_, '_, Q, R> {
     /// Tries the kept connection, if the message may take it. Returns the server if it is not to be
     /// asked again in this attempt. It may be asked again if it closed the connection without a
-    /// reply about the message.
+    /// reply about the message, unless it throttles.
     async fn over_kept(&mut self, connection: &mut Option<Connected>) -> Option<Server> {
         let Connected { client, verified, demand, is_best, pulse } = connection.take()?;
         let is_guarded = verified || self.job.guard() == Guard::Any;
@@ -142,6 +142,8 @@ impl<Q: Queue, R: Resolver> Attempt<'_, '_, Q, R> {
         let mut letter = Letter::new(&self.crew.shared, self.site, self.job, &pulse, verified);
         let passed = self.flow.run(&pulse, self.delivery.over(&mut client, &mut letter)).await;
         match passed {
+            // A new connection would get the same answer.
+            Ok(Passed::Broken(_)) if matches!(signal(&self.delivery), Signal::Refused(..)) => server,
             Ok(Passed::Worn | Passed::Broken(Break { chunking: true, .. } | Break { says_nothing: true, .. })) => None,
             Ok(Passed::Broken(_)) => server,
             Ok(Passed::Through) => {
@@ -307,7 +309,8 @@ impl<Q: Queue, R: Resolver> Attempt<'_, '_, Q, R> {
                     if let Some(policy) = found.servers.policy(host) {
                         published.count_failed(self.site.name(), host, policy, &error);
                     }
-                    if let Some(reply) = error.reply() {
+                    let is_of_session = matches!(error.stage(), Stage::Greeting | Stage::Hello);
+                    if let Some(reply) = error.reply().filter(|_| is_of_session) {
                         let words = Words::of(reply, At::Session);
                         if words.cause.is_throttling() {
                             refused = Some((words, Diagnostic::reply(host, reply)));

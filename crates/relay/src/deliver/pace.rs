@@ -13,6 +13,8 @@ const SECONDS: u64 = 60;
 const SLOTS: usize = 60;
 /// The part of what the site took that is sent from then on.
 const LESS: f64 = 0.97;
+/// One refusal cuts the rate to this part at least.
+const AGAIN: f64 = 0.99;
 /// The least rate, in messages a minute.
 const LEAST: f64 = 1.0;
 /// One refusal cuts the rate to this part at most. The site may have refused the messages after a
@@ -84,7 +86,7 @@ impl Pace {
         let mut refused_at = count;
         let mut used = now;
         if let Some(known) = &self.learnt {
-            rate = rate.min(known.rate * LESS).max(known.rate * CUT).max(LEAST);
+            rate = rate.min(known.rate * AGAIN).max(known.rate * CUT).max(LEAST);
             refused_at = refused_at.max(known.refused_at * FAR);
             used = known.used;
         }

@@ -43,8 +43,8 @@ pub(super) const ASKED_LATELY: Duration = Duration::from_secs(60);
 /// out whether their server answers at all.
 ///
 /// How many workers there may be, and when the next delivery may begin, is what the site has taught
-/// ([`Throttle`]). While deliveries must wait, one worker waits for all, without a place and without
-/// a delivery.
+/// ([`Throttle`]). While deliveries must wait, one worker waits for all, without a place and
+/// without a delivery.
 #[derive(Debug)]
 pub(super) struct Site {
     name: String,
@@ -406,7 +406,8 @@ impl Turn {
     }
 
     /// The next key to claim from. If there was a delivery, put the key back with [`Site::offer`].
-    /// `None`: no key is due, or its delivery must wait. Put the connection on the shelf, then call [`leave`](Self::leave).
+    /// `None`: no key is due, or its delivery must wait. Put the connection on the shelf, then call
+    /// [`leave`](Self::leave).
     pub(super) fn next(&mut self) -> Option<RoutingKey> {
         let mut state = self.site.state();
         if !std::mem::replace(&mut self.has_come, true) {

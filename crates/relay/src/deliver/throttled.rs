@@ -26,15 +26,15 @@ use crate::{Diagnostic, NextHop, Route};
 /// How a provider counts the messages that it takes.
 #[derive(Debug, Clone, Copy)]
 enum Counts {
-    /// So many from each full minute to the next; it starts at this second of one.
+    /// A number from each full minute to the next; it starts at this second of one.
     Fixed(u64),
-    /// So many in any minute.
+    /// A number in any minute.
     Sliding,
-    /// A bucket with room for so many messages, filled at the rate.
+    /// A bucket with room for this many messages, filled at the rate.
     Bucket(f64),
 }
 
-/// A provider that takes 20 connections and so many messages a minute.
+/// A provider that takes a number of connections, and of messages a minute.
 #[derive(Debug)]
 struct Provider {
     counts: Counts,
@@ -218,6 +218,7 @@ async fn a_provider_that_throttles_gets_what_it_takes_and_refuses_little() {
             let goodput = taken / (100.0 * f64::from(MINUTES));
             let share = refused / (taken + refused);
             run.has_ended.store(true, Relaxed);
+            println!("{counts:?} {takes} ms: {goodput:.3} of it, {share:.4} refused");
             table.push((counts, takes, goodput, share));
         }
     }

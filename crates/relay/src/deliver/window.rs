@@ -55,7 +55,8 @@ impl Window {
     }
 
     /// Cuts the window to half of the open connections. Work that began before the last cut says
-    /// nothing new. Returns `true` if it was cut. This many connections `fit`: the site has said so.
+    /// nothing new. Returns `true` if it was cut. This many connections `fit`: the site has said
+    /// so.
     pub(super) fn cut(&mut self, begun: Instant, open: usize, fit: usize, now: Instant) -> bool {
         if self.is_of_old(begun) {
             return false;

@@ -45,7 +45,7 @@ pub(crate) struct Words {
 /// What a reply was an answer to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum At {
-    /// The connection, EHLO, STARTTLS or AUTH.
+    /// The connection, or EHLO.
     Session,
     /// MAIL.
     Mail,
