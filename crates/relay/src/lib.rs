@@ -19,9 +19,11 @@ mod report;
 mod retry;
 mod route;
 mod shared;
+mod sites;
 mod trace;
 
 pub use accounts::{AccountError, AccountTable, Accounts};
+pub use deliver::Cause;
 pub use domains::{DomainPattern, DomainPatternError, DomainSet};
 pub use event::{Diagnostic, Event, NotReported, Observer, Totals, TracingObserver};
 pub use offers::{future_release, offers};
@@ -31,6 +33,7 @@ pub use receive::{RelayHandler, RelayService};
 pub use relay::{Relay, RelayBuilder, SubmitError};
 pub use retry::RetrySchedule;
 pub use route::{NextHop, Route, RouteError, RouteQuery, RouteTable, Routes};
+pub use sites::{Resting, SiteState};
 
 pub use posthaste_client as client;
 pub use posthaste_queue as queue;

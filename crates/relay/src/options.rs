@@ -75,6 +75,10 @@ pub struct DeliveryOptions {
     /// Deliveries, each with its own connection, at once to one next hop. Default 20, which most
     /// servers accept.
     ///
+    /// A next hop begins with 5, and gets one more for each message that it takes while all are in
+    /// use. If it says that it has too many, or loses one, half of them are given up; more come
+    /// back slowly. [`Relay::sites`](crate::Relay::sites) tells the number.
+    ///
     /// If all of them are silent, and the next hop has another host, there is one more: it finds
     /// out whether the silent host still greets. Deliveries to a host that is silent, and has
     /// failed with others meanwhile, no longer count: the other hosts get the rest of the mail.

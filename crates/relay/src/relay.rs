@@ -22,8 +22,8 @@ use thiserror::Error;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    Accounts, Event, Observer, Policy, Recipients, RelayOptions, RelayService, Routes, Totals, TracingObserver,
-    deliver,
+    Accounts, Event, Observer, Policy, Recipients, RelayOptions, RelayService, Routes, SiteState, Totals,
+    TracingObserver, deliver,
     event::Counting,
     future_release,
     hooks::Hooks,
@@ -145,6 +145,12 @@ impl<Q: Queue, R: Resolver> Relay<Q, R> {
     /// lately, and what did not work with them.
     pub fn health(&self) -> &Health {
         &self.shared.health
+    }
+
+    /// The sites that mail goes to, or went to lately, in no order: how much each takes, and which
+    /// of them rest. At most 8,192 domains and as many routes.
+    pub fn sites(&self) -> Vec<SiteState> {
+        self.shared.sites.states()
     }
 
     /// The settings of a listener for mail from other hosts: the relay's name, and the [`offers`].

@@ -8,7 +8,7 @@ use std::{
 use posthaste_client::{Health, Server};
 use tokio::sync::Semaphore;
 
-use crate::{Event, RelayOptions, event::Counting, hooks::Hooks, report::Budget};
+use crate::{Event, RelayOptions, deliver::KnownSites, event::Counting, hooks::Hooks, report::Budget};
 
 /// The parts of a relay.
 #[derive(Debug)]
@@ -23,6 +23,8 @@ pub(crate) struct Shared<Q, R> {
     /// Permits to write a report: each holds in memory what it returns.
     pub(crate) reporting: Semaphore,
     pub(crate) listeners: Listeners,
+    /// The sites of deliveries.
+    pub(crate) sites: KnownSites,
     /// What deliveries have found out about servers.
     pub(crate) health: Health,
     /// The same for mail that only servers with a proved identity may have.
@@ -45,6 +47,7 @@ impl<Q, R> Shared<Q, R> {
             reports,
             reporting,
             listeners,
+            sites: KnownSites::default(),
             health: Health::default(),
             guarded_health: Health::default(),
         }

@@ -14,17 +14,19 @@ use posthaste_client::{
     mx::Demand,
 };
 use posthaste_queue::Queue;
-use posthaste_server::wire::{EnhancedCode, ReversePath};
+use posthaste_server::wire::{EnhancedCode, ReplyCode, ReversePath};
 use tracing::debug;
 
 use super::{
     connect::{Connected, Dialer, Way, given_up, health, unverified, why_back},
     fit::Fit,
     flow::{Flow, GaveUp, Metered},
-    job::{Fate, Guard, Job},
+    job::{Fate, Guard, Job, Tried},
     letter::Letter,
     lookup::{self, Found},
     site::{ASKED_LATELY, ASKED_NOW, Site, Unreachable},
+    throttle::{Signal, Then},
+    words::{At, Words},
     worker::Crew,
 };
 use crate::{Diagnostic, NextHop, Route};
@@ -37,23 +39,80 @@ pub(super) async fn run<Q: Queue, R: Resolver>(
     job: &Job,
     connection: &mut Option<Connected>,
     flow: &mut Flow<'_>,
-) -> Vec<Fate> {
+) -> Tried {
     let most = crew.shared.options.delivery.recipients_per_transaction;
     let delivery = Delivery::new(job.recipients().len(), most);
-    let mut attempt = Attempt { crew, site, job, flow, delivery };
+    let mut attempt = Attempt { crew, site, job, flow, delivery, refused: None };
     let tried = attempt.over_kept(connection).await;
     let unreachable = match attempt.delivery.is_open() {
         true => attempt.over_hosts(tried.as_ref(), connection).await,
         false => None,
     };
-    let Attempt { flow, delivery, .. } = attempt;
+    let Attempt { flow, delivery, refused, .. } = attempt;
     if flow.was_silent {
         site.mark_silent();
-    } else if delivery.has_delivered() && job.outside.mail.reverse_path != ReversePath::Null {
-        site.mark_proven();
     }
+    let proves = !flow.was_silent && delivery.has_delivered() && job.outside.mail.reverse_path != ReversePath::Null;
+    let is_connected = unreachable.is_none();
+    let unreachable = unreachable.map(|why| match refused {
+        Some((words, _)) if !why.is_permanent => (why, words),
+        _ => (why, Words::default()),
+    });
+    let signal = match &unreachable {
+        _ if is_connected => signal(&delivery),
+        Some((why, words)) if words.cause.is_throttling() => Signal::Refused(*words, why.diagnostic.clone()),
+        _ => return Tried::Settled(fates(job, delivery, unreachable.as_ref())),
+    };
+    let reason = match &signal {
+        Signal::Refused(words, why) => Some((*words, why.clone())),
+        Signal::Took | Signal::Answered | Signal::Lost => None,
+    };
+    let then = site.end(signal, job.claimed(), proves);
+    let fates = fates(job, delivery, unreachable.as_ref());
+    let Some((Words { cause, .. }, why)) = reason else { return Tried::Settled(fates) };
+    debug!(site = site.name(), ?cause, diagnostic = %why, "refused for now, site rests");
+    let is_all = fates.iter().all(|fate| matches!(fate, Fate::NotNow(_, words) if words.cause.is_throttling()));
+    match then {
+        Then::GiveBack if is_all && job.can_wait(&crew.shared) => return Tried::NotAtAll,
+        Then::GiveBack | Then::Settle => {}
+        Then::DeferAll(time) => site.mark_down(Unreachable { diagnostic: why, is_permanent: false }, time),
+    }
+    Tried::Settled(fates)
+}
+
+/// What the outcomes tell of the site. What a server did before another took over does not count.
+fn signal(delivery: &Delivery) -> Signal {
+    let (mut is_lost, mut refused) = (false, None);
+    for course in delivery.courses() {
+        let host = course.server.as_ref().and_then(|server| server.target.as_ref()).map_or("", |target| &*target.host);
+        match &course.outcome {
+            Some(RecipientOutcome::Refused(reply, at)) => {
+                let words = Words::of(reply, (*at).into());
+                is_lost |= reply.code() == ReplyCode::SERVICE_NOT_AVAILABLE;
+                if words.cause.is_throttling() && refused.is_none() {
+                    refused = Some(Signal::Refused(words, Diagnostic::reply(host, reply)));
+                }
+            }
+            Some(RecipientOutcome::Lost) => is_lost |= course.broken.as_deref().is_some_and(is_network),
+            _ => {}
+        }
+    }
+    match refused {
+        Some(refused) => refused,
+        None if is_lost => Signal::Lost,
+        None if delivery.has_delivered() => Signal::Took,
+        None => Signal::Answered,
+    }
+}
+
+/// Returns `true` if the server or the network ended the conversation, and not the relay.
+fn is_network(error: &ClientError) -> bool {
+    !matches!(error, ClientError::Content(_) | ClientError::Misuse(_)) && gave_up(error).is_none()
+}
+
+fn fates(job: &Job, delivery: Delivery, unreachable: Option<&(Unreachable, Words)>) -> Vec<Fate> {
     let courses = delivery.into_courses().into_iter().enumerate();
-    courses.map(|(index, course)| fate(job, index, course, unreachable.as_ref())).collect()
+    courses.map(|(index, course)| fate(job, index, course, unreachable)).collect()
 }
 
 struct Attempt<'a, 'p, Q, R> {
@@ -62,12 +121,14 @@ struct Attempt<'a, 'p, Q, R> {
     job: &'a Job,
     flow: &'a mut Flow<'p>,
     delivery: Delivery,
+    /// What a host said before the first transaction that takes no mail for now.
+    refused: Option<(Words, Diagnostic)>,
 }
 
 impl<Q: Queue, R: Resolver> Attempt<'_, '_, Q, R> {
     /// Tries the kept connection, if the message may take it. Returns the server if it is not to be
     /// asked again in this attempt. It may be asked again if it closed the connection without a
-    /// reply about the message.
+    /// reply about the message, unless it throttles.
     async fn over_kept(&mut self, connection: &mut Option<Connected>) -> Option<Server> {
         let Connected { client, verified, demand, is_best, pulse } = connection.take()?;
         let is_guarded = verified || self.job.guard() == Guard::Any;
@@ -81,6 +142,8 @@ impl<Q: Queue, R: Resolver> Attempt<'_, '_, Q, R> {
         let mut letter = Letter::new(&self.crew.shared, self.site, self.job, &pulse, verified);
         let passed = self.flow.run(&pulse, self.delivery.over(&mut client, &mut letter)).await;
         match passed {
+            // A new connection would get the same answer.
+            Ok(Passed::Broken(_)) if matches!(signal(&self.delivery), Signal::Refused(..)) => server,
             Ok(Passed::Worn | Passed::Broken(Break { chunking: true, .. } | Break { says_nothing: true, .. })) => None,
             Ok(Passed::Broken(_)) => server,
             Ok(Passed::Through) => {
@@ -191,7 +254,8 @@ impl<Q: Queue, R: Resolver> Attempt<'_, '_, Q, R> {
         }
         // Mail that asks for less may still get through: what stops guarded mail says nothing of
         // the site.
-        if let (Some(why), true) = (&unreachable, guard != Guard::Must && !leaves_aside) {
+        let is_throttled = self.refused.as_ref().is_some_and(|(words, _)| words.cause.is_throttling());
+        if let (Some(why), true, false) = (&unreachable, guard != Guard::Must && !leaves_aside, is_throttled) {
             debug!(site = site.name(), diagnostic = %why.diagnostic, "site marked down, no host reached");
             site.mark_down(why.clone(), crew.shared.options.delivery.retry.down_for());
         }
@@ -226,6 +290,7 @@ impl<Q: Queue, R: Resolver> Attempt<'_, '_, Q, R> {
         });
         let published = &shared.options.delivery.published;
         let dialer = Dialer { listeners: shared.listeners.clone(), pulse: Arc::default() };
+        let mut refused = self.refused.take();
         let mut race = Race::new(&targets, dialer.clone(), way.options(shared));
         let (mut fresh, had_delivered, mut is_reached) = (None, self.delivery.has_delivered(), false);
         while self.delivery.is_open() && !self.flow.is_over() {
@@ -245,6 +310,13 @@ impl<Q: Queue, R: Resolver> Attempt<'_, '_, Q, R> {
                     if let Some(policy) = found.servers.policy(host) {
                         published.count_failed(self.site.name(), host, policy, &error);
                     }
+                    let is_of_session = matches!(error.stage(), Stage::Greeting | Stage::Hello);
+                    if let Some(reply) = error.reply().filter(|_| is_of_session) {
+                        let words = Words::of(reply, At::Session);
+                        if words.cause.is_throttling() {
+                            refused = Some((words, Diagnostic::reply(host, reply)));
+                        }
+                    }
                     let why = match (&error, gave_up) {
                         (ConnectError::TooSlow { .. }, Some(gave_up)) => {
                             Unreachable { diagnostic: given_up(host, gave_up), is_permanent: false }
@@ -260,6 +332,7 @@ impl<Q: Queue, R: Resolver> Attempt<'_, '_, Q, R> {
             note(race.failed(), Some(gave_up));
             self.give_up(gave_up, &way.health(shared));
         }
+        self.refused = refused;
         // The server that took the message is the better one for the next.
         let is_better = self.delivery.has_delivered() && !had_delivered;
         if let Some(client) = fresh {
@@ -287,12 +360,13 @@ impl<Q: Queue, R: Resolver> Attempt<'_, '_, Q, R> {
 }
 
 /// What becomes of a recipient.
-fn fate(job: &Job, index: usize, mut course: Course, unreachable: Option<&Unreachable>) -> Fate {
+fn fate(job: &Job, index: usize, mut course: Course, unreachable: Option<&(Unreachable, Words)>) -> Fate {
+    let not_now = |why| Fate::NotNow(why, Words::default());
     let Some(outcome) = course.outcome.take() else {
         return match unreachable {
-            Some(Unreachable { diagnostic, is_permanent: true }) => Fate::Never(diagnostic.clone()),
-            Some(Unreachable { diagnostic, .. }) => Fate::NotNow(diagnostic.clone()),
-            None => Fate::NotNow(Diagnostic::own(EnhancedCode::new(4, 4, 1), "no host was tried")),
+            Some((Unreachable { diagnostic, is_permanent: true }, _)) => Fate::Never(diagnostic.clone()),
+            Some((Unreachable { diagnostic, .. }, words)) => Fate::NotNow(diagnostic.clone(), *words),
+            None => not_now(Diagnostic::own(EnhancedCode::new(4, 4, 1), "no host was tried")),
         };
     };
     let target = course.server.as_ref().and_then(|server| server.target.as_ref());
@@ -308,14 +382,16 @@ fn fate(job: &Job, index: usize, mut course: Course, unreachable: Option<&Unreac
             Fate::Never(Diagnostic::reply(host, &reply))
         }
         RecipientOutcome::Refused(reply, _) if is_permanent => Fate::Never(Diagnostic::reply(host, &reply)),
-        RecipientOutcome::Refused(reply, _) => Fate::NotNow(Diagnostic::reply(host, &reply)),
+        RecipientOutcome::Refused(reply, at) => {
+            Fate::NotNow(Diagnostic::reply(host, &reply), Words::of(&reply, at.into()))
+        }
         RecipientOutcome::Undeliverable(why) => {
             let found = Diagnostic::own(why.enhanced(), why);
             Fate::Never(Diagnostic { remote: Some(host.to_owned()), ..found })
         }
         RecipientOutcome::Unsendable(_) => Fate::Never(Diagnostic::own(EnhancedCode::new(5, 6, 0), outcome)),
-        RecipientOutcome::Unreachable(why) => Fate::NotNow(Diagnostic::own(EnhancedCode::new(4, 4, 1), why)),
-        RecipientOutcome::Lost | RecipientOutcome::Postponed => Fate::NotNow(lost(host, &course)),
+        RecipientOutcome::Unreachable(why) => not_now(Diagnostic::own(EnhancedCode::new(4, 4, 1), why)),
+        RecipientOutcome::Lost | RecipientOutcome::Postponed => not_now(lost(host, &course)),
     }
 }
 

@@ -54,6 +54,11 @@ impl Due {
         }
     }
 
+    /// The number of classes.
+    pub(super) fn len(&self) -> usize {
+        self.known.len()
+    }
+
     pub(super) fn is_empty(&self) -> bool {
         self.rings.is_empty()
     }

@@ -9,6 +9,7 @@ use posthaste_server::wire::{
 };
 use tokio::time::Instant;
 
+use super::words::Words;
 use crate::{
     Diagnostic,
     record::{Outside, Recipient, RecordError, by_after, decode_recipients},
@@ -61,6 +62,11 @@ impl Job {
         let (recipients, ended) = decode_recipients(&claimed.state)?.into_iter().partition(Recipient::waits);
         let Claimed { lease, attempts, others, age, .. } = claimed;
         Ok(Self { lease, outside, recipients, ended, attempts, others, age, claimed: Instant::now() })
+    }
+
+    /// When it was claimed.
+    pub(super) const fn claimed(&self) -> Instant {
+        self.claimed
     }
 
     pub(super) const fn lease(&self) -> &Lease {
@@ -122,10 +128,33 @@ impl Job {
         }
     }
 
+    /// Ends the lease: the delivery is due as before, and nothing of the attempt is recorded.
+    pub(super) async fn give_back<Q: Queue, R>(self, shared: &Shared<Q, R>) {
+        // A lease that cannot be ended ends by itself.
+        let _ = shared.queue.extend(&self.lease, Duration::ZERO).await;
+    }
+
+    /// Returns `true` if nothing is to be told or decided now that the delivery fails for now.
+    pub(super) fn can_wait<Q, R>(&self, shared: &Shared<Q, R>) -> bool {
+        let retry = &shared.options.delivery.retry;
+        let age = self.age().saturating_sub(self.outside.held());
+        let is_delayed = retry.warn_after.is_some_and(|after| age >= after);
+        let is_told = || self.recipients.iter().all(|recipient| recipient.told.delay);
+        age < retry.expire_after && self.outside.mail.by.is_none() && (!is_delayed || is_told())
+    }
+
     /// Extends the lease.
     pub(super) async fn keep<Q: Queue, R>(&self, shared: &Shared<Q, R>) -> Result<(), LeaseError> {
         shared.queue.extend(&self.lease, shared.options.delivery.lease).await
     }
+}
+
+/// The end of an attempt: one fate for each recipient, in their order.
+#[derive(Debug)]
+pub(super) enum Tried {
+    Settled(Vec<Fate>),
+    /// The site takes no mail for now. No attempt is counted.
+    NotAtAll,
 }
 
 /// The outcome of an attempt for one recipient.
@@ -137,6 +166,6 @@ pub(super) enum Fate {
         /// The sender is owed a report that it was relayed.
         owes_report: bool,
     },
-    NotNow(Diagnostic),
+    NotNow(Diagnostic, Words),
     Never(Diagnostic),
 }

@@ -33,15 +33,24 @@ mod job;
 mod letter;
 mod lookup;
 mod outcome;
+mod pace;
 mod places;
 mod round;
 mod routing;
 mod site;
 mod sites;
+mod throttle;
+#[cfg(test)]
+mod throttled;
+mod window;
+mod words;
 mod worker;
 mod write_back;
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
 
 use posthaste_client::{
     Resolver,
@@ -56,7 +65,10 @@ use crate::shared::Shared;
 use places::{Bounds, Places};
 use routing::Routing;
 use site::Site;
+pub(crate) use sites::KnownSites;
 use sites::Sites;
+pub use words::Cause;
+pub(crate) use words::Words;
 use worker::Crew;
 
 /// Classes that are taken from the queue at once.
@@ -95,7 +107,7 @@ pub(crate) async fn run<Q: Queue, R: Resolver>(
         // Not a tracked task, since a drain waits for those.
         tokio::spawn(async move { abort.run_until_cancelled(places.relieve()).await });
     }
-    let mut sites = Sites::default();
+    let sites = crew.shared.sites.begin();
     let mut seen = Change::default();
     let mut has_missed = false;
     let result = loop {
@@ -111,7 +123,7 @@ pub(crate) async fn run<Q: Queue, R: Resolver>(
             () = drain.cancelled() => break Ok(()),
         }
         let looked = tokio::select! {
-            looked = look(&crew, &mut sites) => looked,
+            looked = look(&crew, &sites) => looked,
             () = drain.cancelled() => break Ok(()),
         };
         match looked {
@@ -122,7 +134,8 @@ pub(crate) async fn run<Q: Queue, R: Resolver>(
             Err(error) => break Err(error),
         }
     };
-    for site in sites.all() {
+    let all: Vec<_> = sites.lock().unwrap_or_else(PoisonError::into_inner).all().collect();
+    for site in all {
         tasks.spawn(async move { site.shelf.close().await });
     }
     tasks.close();
@@ -141,21 +154,23 @@ pub(crate) async fn run<Q: Queue, R: Resolver>(
 /// Hands every due class to its site, and hires the workers that sites want. It waits for the queue
 /// alone: a hired worker waits by itself. Classes without a known route are passed over. Returns
 /// `true` if there was no room for the sites of some classes.
-async fn look<Q: Queue, R: Resolver>(crew: &Arc<Crew<Q, R>>, sites: &mut Sites) -> Result<bool, Error> {
+async fn look<Q: Queue, R: Resolver>(crew: &Arc<Crew<Q, R>>, sites: &Mutex<Sites>) -> Result<bool, Error> {
+    let sites = || sites.lock().unwrap_or_else(PoisonError::into_inner);
     let delivery = &crew.shared.options.delivery;
     let make = |name, leads| {
         let shelf = Shelf::new(delivery.idle, crew.budget.clone());
         Site::new(name, leads, delivery.concurrency_per_site, shelf, crew.shared.health.clone())
     };
     let (mut after, mut has_missed): (Option<DueClass>, _) = (None, false);
-    sites.forget();
+    sites().forget();
     for page in 1.. {
         let classes = crew.shared.queue.due(after.as_ref(), PAGE).await?;
         let more = classes.len() == PAGE;
         after = classes.last().cloned();
         for class in classes {
             let Some(leads) = routing::find(crew, &class.key) else { continue };
-            match sites.of(&class.key, leads, make) {
+            let site = sites().of(&class.key, leads, make);
+            match site {
                 Some(site) => {
                     if let Some(turn) = site.offer(class) {
                         worker::hire(crew, turn);

@@ -17,6 +17,7 @@ use tracing::info;
 use super::{
     job::{Fate, Job},
     round,
+    words::Words,
     write_back::{After, End, Says, beginning, write_back},
 };
 use crate::{
@@ -49,7 +50,14 @@ impl Job {
         let retry = &shared.options.delivery.retry;
         // The age of a held message counts from its release.
         let age = self.age().saturating_sub(self.outside.held());
-        let retry_in = retry.next(self.attempts, age, self.until_deadline());
+        // The recipients stay together: the one that may come back first decides.
+        let words = fates.iter().filter_map(|fate| match fate {
+            Fate::NotNow(_, words) => Some(*words),
+            Fate::Delivered { .. } | Fate::Never(_) => None,
+        });
+        let wait = words.map(|words| retry.wait(words, self.attempts)).min();
+        let wait = wait.unwrap_or_else(|| retry.wait(Words::default(), self.attempts));
+        let retry_in = retry.next(wait, age, self.until_deadline());
         // The time of BY has run out during the attempt: what follows is done at once.
         let retry_in = if self.overdue().is_some() { retry_in.map(|_| Duration::ZERO) } else { retry_in };
         let is_delayed = retry.warn_after.is_some_and(|after| age >= after);
@@ -65,7 +73,7 @@ impl Job {
                     }
                     settlement.delivered.push((path, remote, reply));
                 }
-                (Fate::NotNow(why), Some(_)) => {
+                (Fate::NotNow(why, _), Some(_)) => {
                     let is_first = is_delayed && !std::mem::replace(&mut recipient.told.delay, true);
                     if is_first && self.hears(&recipient, Action::Delayed) {
                         recipient.news = Some(Action::Delayed);
@@ -73,7 +81,7 @@ impl Job {
                     settlement.deferred.push((recipient.rcpt.forward_path.clone(), why.clone()));
                     settlement.recipients.push(Recipient { last: Some(Last { at, why }), ..recipient });
                 }
-                (Fate::NotNow(why) | Fate::Never(why), _) => {
+                (Fate::NotNow(why, _) | Fate::Never(why), _) => {
                     self.fail(&mut settlement, recipient, Last { at, why });
                 }
             }

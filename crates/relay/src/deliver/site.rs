@@ -12,8 +12,14 @@ use posthaste_queue::DueClass;
 use posthaste_server::wire::EnhancedCode;
 use tokio::time::Instant;
 
-use super::{connect::Connected, due::Due, lookup::Found, places::Standing};
-use crate::{Diagnostic, Route};
+use super::{
+    connect::Connected,
+    due::Due,
+    lookup::Found,
+    places::Standing,
+    throttle::{Signal, Then, Throttle},
+};
+use crate::{Diagnostic, Resting, Route, SiteState};
 
 /// How long a site counts as one that answers after it has taken mail.
 const PROVEN: Duration = Duration::from_secs(300);
@@ -37,6 +43,10 @@ pub(super) const ASKED_LATELY: Duration = Duration::from_secs(60);
 /// A worker whose server is silent, and has failed with others meanwhile, is *stuck*, and counts as
 /// a worker no more. While every worker is silent, there is one more of them, the scout: it finds
 /// out whether their server answers at all.
+///
+/// How many workers there may be, and when the next delivery may begin, is what the site has taught
+/// ([`Throttle`]). While deliveries must wait, one worker waits for all, without a place and
+/// without a delivery.
 #[derive(Debug)]
 pub(super) struct Site {
     name: String,
@@ -50,7 +60,7 @@ pub(super) struct Site {
     health: Health,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct State {
     due: Due,
     workers: usize,
@@ -69,6 +79,9 @@ struct State {
     proven: Option<Instant>,
     /// Until when it counts as one that does not answer.
     doubtful: Option<Instant>,
+    throttle: Throttle,
+    /// The worker that waits until a delivery may begin.
+    waiter: Option<u64>,
 }
 
 /// A worker whose server is silent.
@@ -127,10 +140,22 @@ pub(super) struct Turn {
     left: bool,
 }
 
+/// What a worker does before it claims.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Look {
+    /// Get ready, then ask for the next key.
+    Prepare,
+    /// Wait until then, for all workers of the site, and look again.
+    Wait(Instant),
+    /// There is nothing to do: ask for the next key, or leave.
+    Leave,
+}
+
 impl Site {
     pub(super) fn new(name: String, leads: Leads, limit: usize, shelf: Shelf<Connected>, health: Health) -> Self {
-        let looking = tokio::sync::Mutex::default();
-        Self { name, leads, state: Mutex::default(), limit: limit.max(1), shelf, looking, health }
+        let (looking, limit) = (tokio::sync::Mutex::default(), limit.max(1));
+        let state = Mutex::new(State::new(Throttle::new(limit, Instant::now())));
+        Self { name, leads, state, limit, shelf, looking, health }
     }
 
     pub(super) fn name(&self) -> &str {
@@ -165,25 +190,57 @@ impl Site {
     /// Returns `true` if one worker, whose server is not silent, is one too many: those that were
     /// stuck, or silent, work again.
     fn has_too_many(&self, state: &mut State) -> bool {
-        if state.workers <= self.limit {
+        let limit = self.limit(state);
+        if state.workers <= limit {
             return false;
         }
         let scouts = usize::from(state.has_others() && state.silent.len().saturating_add(1) >= state.workers);
-        state.working(&self.health) > self.limit.saturating_add(scouts)
+        state.working(&self.health) > limit.saturating_add(scouts)
     }
 
     fn hire(self: &Arc<Self>, state: &mut State) -> Option<Turn> {
-        if state.workers >= self.limit {
+        let limit = self.limit(state);
+        if state.workers >= limit {
             let scouts = usize::from(state.has_others() && state.silent.len() >= state.workers);
-            if state.working(&self.health) >= self.limit.saturating_add(scouts) {
+            if state.working(&self.health) >= limit.saturating_add(scouts) {
                 return None;
             }
+        }
+        // One worker waits for all.
+        if (state.waiter.is_some() || state.coming > 0) && self.waits_until(state).is_some() {
+            return None;
         }
         state.workers += 1;
         state.coming += 1;
         let number = state.next_number;
         state.next_number = number.wrapping_add(1);
         Some(Turn { site: Arc::clone(self), number, has_come: false, left: false })
+    }
+
+    /// The most workers. Deliveries to a site that is down make no connection.
+    fn limit(&self, state: &State) -> usize {
+        if state.is_down(Instant::now()) { self.limit } else { state.throttle.limit() }
+    }
+
+    /// When the next delivery may begin. `None`: now.
+    fn waits_until(&self, state: &mut State) -> Option<Instant> {
+        let now = Instant::now();
+        if state.is_down(now) { None } else { state.throttle.waits_until(now) }
+    }
+
+    /// An attempt that began then has ended. Returns what follows if the site refused it.
+    pub(super) fn end(&self, signal: Signal, begun: Instant, proves: bool) -> Then {
+        let (mut state, now) = (self.state(), Instant::now());
+        if proves {
+            state.proven = Some(now + PROVEN);
+        }
+        let open = state.at_work();
+        state.throttle.end(signal, begun, open, now)
+    }
+
+    /// There was no delivery to begin.
+    pub(super) fn is_unused(&self) {
+        self.state().throttle.give_back();
     }
 
     /// Returns `true` if a connection to a worse host is to be given up now, for one to a better
@@ -200,8 +257,8 @@ impl Site {
     /// Returns `true` if the site has no worker, no connection and no due class. A site that
     /// answers, or is known to be down, is forgotten only if it must be.
     pub(super) fn is_forgettable(&self, must_be: bool) -> bool {
-        let (state, now) = (self.state(), Instant::now());
-        let is_down = state.down.as_ref().is_some_and(|(until, _)| now < *until);
+        let (mut state, now) = (self.state(), Instant::now());
+        let is_down = state.is_down(now) || !state.throttle.knows_nothing(now);
         let is_proven = state.proven.is_some_and(|until| now < until);
         let is_idle = state.workers == 0 && state.due.is_empty() && self.shelf.is_empty();
         is_idle && (must_be || (!is_down && !is_proven))
@@ -218,11 +275,6 @@ impl Site {
     pub(super) fn mark_up(&self) {
         let mut state = self.state();
         (state.down, state.doubtful) = (None, None);
-    }
-
-    /// The site has taken mail.
-    pub(super) fn mark_proven(&self) {
-        self.state().proven = Some(Instant::now() + PROVEN);
     }
 
     /// The site makes other connections wait.
@@ -250,14 +302,26 @@ impl Site {
         self.state().found = Some((Instant::now(), found));
     }
 
-    /// Returns `true` if there is a class to claim from.
-    pub(super) fn has_due(&self) -> bool {
-        !self.state().due.is_empty()
-    }
-
     pub(super) fn down(&self) -> Option<Unreachable> {
         let state = self.state();
         state.down.as_ref().filter(|(until, _)| Instant::now() < *until).map(|(_, why)| why.clone())
+    }
+
+    /// What an operator may want to know of it.
+    pub(super) fn what_is_known(&self) -> SiteState {
+        let (state, now) = (self.state(), Instant::now());
+        let resting = state
+            .throttle
+            .rest(now)
+            .map(|rest| Resting::new(rest.until.saturating_duration_since(now), rest.cause, rest.why.clone()));
+        SiteState {
+            name: self.name.clone(),
+            window: state.throttle.limit(),
+            open: state.at_work(),
+            resting,
+            rate: state.throttle.rate(),
+            due: state.due.len(),
+        }
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -266,6 +330,33 @@ impl Site {
 }
 
 impl State {
+    fn new(throttle: Throttle) -> Self {
+        Self {
+            due: Due::default(),
+            workers: 0,
+            coming: 0,
+            silent: HashMap::new(),
+            next_number: 0,
+            returned: None,
+            down: None,
+            found: None,
+            proven: None,
+            doubtful: None,
+            throttle,
+            waiter: None,
+        }
+    }
+
+    /// The workers with a delivery under way.
+    fn at_work(&self) -> usize {
+        let waiters = usize::from(self.waiter.is_some()).saturating_add(self.coming);
+        self.workers.saturating_sub(waiters)
+    }
+
+    fn is_down(&self, now: Instant) -> bool {
+        self.down.as_ref().is_some_and(|(until, _)| now < *until)
+    }
+
     /// Returns `true` if there is more than one server that may get the mail.
     fn has_others(&self) -> bool {
         self.found.as_ref().is_some_and(|(_, found)| found.servers.targets.len() > 1)
@@ -288,9 +379,31 @@ impl Turn {
         &self.site
     }
 
+    /// What is to be done before a delivery is claimed.
+    pub(super) fn look(&mut self) -> Look {
+        let mut state = self.site.state();
+        if state.waiter == Some(self.number) {
+            state.waiter = None;
+        }
+        if state.due.is_empty() {
+            return Look::Leave;
+        }
+        match self.site.waits_until(&mut state) {
+            None => Look::Prepare,
+            Some(_) if state.waiter.is_some() => Look::Leave,
+            Some(until) => {
+                state.waiter = Some(self.number);
+                if !std::mem::replace(&mut self.has_come, true) {
+                    state.coming = state.coming.saturating_sub(1);
+                }
+                Look::Wait(until)
+            }
+        }
+    }
+
     /// The next class to claim from. If there was a delivery, put the class back with
-    /// [`Site::offer`]; if not, call [`found_none`](Self::found_none). `None`: no class is due. Put
-    /// the connection on the shelf, then call [`leave`](Self::leave).
+    /// [`Site::offer`]; if not, call [`found_none`](Self::found_none). `None`: no class is due, or
+    /// its delivery must wait. Put the connection on the shelf, then call [`leave`](Self::leave).
     pub(super) fn next(&mut self) -> Option<DueClass> {
         let mut state = self.site.state();
         if !std::mem::replace(&mut self.has_come, true) {
@@ -298,10 +411,12 @@ impl Turn {
         }
         // The wait for its server may have been dropped.
         state.silent.remove(&self.number);
-        if self.site.has_too_many(&mut state) {
+        if self.site.has_too_many(&mut state) || self.site.waits_until(&mut state).is_some() {
             return None;
         }
-        state.due.take()
+        let class = state.due.take()?;
+        state.throttle.begin(Instant::now());
+        Some(class)
     }
 
     /// The class had no delivery, so its owner has not had its turn.
@@ -327,11 +442,15 @@ impl Turn {
         state.silent.get(&self.number).is_some_and(|silent| silent.is_stuck)
     }
 
-    /// Leaves unless a class is due and there is room for this worker. Returns `true` if it has
-    /// left.
+    /// Leaves unless a class is due, there is room for this worker, and no other waits for all.
+    /// Returns `true` if it has left.
     pub(super) fn leave(&mut self) -> bool {
         let mut state = self.site.state();
-        if state.due.is_empty() || self.site.has_too_many(&mut state) {
+        let is_idle = state.waiter.is_some() && self.site.waits_until(&mut state).is_some();
+        if is_idle || state.due.is_empty() || self.site.has_too_many(&mut state) {
+            if !std::mem::replace(&mut self.has_come, true) {
+                state.coming = state.coming.saturating_sub(1);
+            }
             state.workers = state.workers.saturating_sub(1);
             self.left = true;
         }
@@ -348,6 +467,9 @@ impl Drop for Turn {
             }
             state.workers = state.workers.saturating_sub(1);
             state.silent.remove(&self.number);
+            if state.waiter == Some(self.number) {
+                state.waiter = None;
+            }
         }
     }
 }
@@ -355,7 +477,7 @@ impl Drop for Turn {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::NextHop;
+    use crate::{Cause, NextHop, deliver::Words};
     use posthaste_client::delivery::Budget;
     use posthaste_queue::{Owner, Priority, RoutingKey};
 
@@ -418,17 +540,17 @@ mod tests {
         let site = site(1);
         let why = Unreachable { diagnostic: Diagnostic::own(None, "dead"), is_permanent: false };
         assert_eq!(site.standing(), Standing::New);
-        site.mark_proven();
+        site.end(Signal::Took, Instant::now(), true);
         assert_eq!(site.standing(), Standing::Proven);
         assert!(!site.is_forgettable(false) && site.is_forgettable(true));
         site.mark_silent();
         assert_eq!(site.standing(), Standing::New);
-        site.mark_proven();
+        site.end(Signal::Took, Instant::now(), true);
         site.mark_down(why, Duration::from_secs(10));
         assert_eq!(site.standing(), Standing::Doubtful);
         tokio::time::advance(DOUBTFUL).await;
         assert_eq!(site.standing(), Standing::New);
-        site.mark_proven();
+        site.end(Signal::Took, Instant::now(), true);
         tokio::time::advance(PROVEN).await;
         assert_eq!(site.standing(), Standing::New);
     }
@@ -441,6 +563,65 @@ mod tests {
         assert!(site.down().is_some() && !site.is_forgettable(false));
         tokio::time::advance(Duration::from_secs(10)).await;
         assert!(site.down().is_none() && site.is_forgettable(false));
+    }
+
+    /// Puts the site to rest.
+    fn refuse(site: &Site) -> Then {
+        let words = Words { cause: Cause::RateLimited, wait: Some(Duration::from_secs(60)) };
+        site.end(Signal::Refused(words, Diagnostic::own(None, "no more")), Instant::now(), false)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn one_worker_waits_for_the_end_of_a_rest_and_the_others_leave() {
+        let site = site(5);
+        let mut turns: Vec<_> = (0..3).map(|_| site.offer(class("a"))).flatten().collect();
+        assert_eq!(turns.len(), 1, "it is still to come");
+        turns.extend(["b", "c"].map(|name| site.offer(class(name)).unwrap()));
+        assert!(claims(&mut turns[0], "a"));
+        assert_eq!(refuse(&site), Then::GiveBack);
+        drop(site.offer(class("a")));
+        let [first, second, third] = &mut turns[..] else { panic!() };
+        let Look::Wait(until) = first.look() else { panic!("the first that asks waits") };
+        assert!(until >= Instant::now() + Duration::from_secs(60));
+        for other in [second, third] {
+            assert_eq!(other.look(), Look::Leave);
+            assert!(other.next().is_none() && other.leave());
+        }
+        assert!(site.offer(class("d")).is_none(), "one waits for all");
+        assert_eq!(site.what_is_known().open, 0);
+        tokio::time::sleep_until(until).await;
+        assert_eq!(first.look(), Look::Prepare);
+        assert!(first.next().is_some());
+        assert!(site.offer(class("e")).is_none(), "there is one probe");
+        site.end(Signal::Took, Instant::now(), true);
+        assert!(site.offer(class("f")).is_some());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_worker_that_is_dropped_as_it_waits_leaves_its_wait_to_another() {
+        let site = site(1);
+        let mut turn = site.offer(class("a")).unwrap();
+        refuse(&site);
+        assert!(matches!(turn.look(), Look::Wait(_)));
+        drop(turn);
+        let mut turn = site.offer(class("a")).unwrap();
+        assert!(matches!(turn.look(), Look::Wait(_)));
+        assert_eq!((site.what_is_known().due, site.what_is_known().open), (1, 0));
+    }
+
+    /// Deliveries to a site that is down make no connection, so they do not wait.
+    #[tokio::test(start_paused = true)]
+    async fn a_site_that_is_down_defers_its_mail_as_it_rests() {
+        let site = site(8);
+        let why = Unreachable { diagnostic: Diagnostic::own(None, "no more"), is_permanent: false };
+        refuse(&site);
+        site.mark_down(why, Duration::from_secs(60));
+        let mut turns: Vec<_> =
+            ["a", "b", "c", "d", "e", "f", "g", "h"].map(|name| site.offer(class(name)).unwrap()).into();
+        for turn in &mut turns {
+            assert_eq!(turn.look(), Look::Prepare);
+            assert!(turn.next().is_some());
+        }
     }
 
     /// Producers offer, workers claim from counters that stand for the queue. At the end no

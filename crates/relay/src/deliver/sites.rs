@@ -1,11 +1,15 @@
 //! The sites that have work, or had some lately.
 
-use std::{collections::HashMap, hash::Hash, sync::Arc};
+use std::{
+    collections::HashMap,
+    hash::Hash,
+    sync::{Arc, Mutex, PoisonError},
+};
 
 use posthaste_queue::RoutingKey;
 
 use super::site::{Leads, Site};
-use crate::{NextHop, Route};
+use crate::{NextHop, Route, SiteState};
 
 /// The number of sites above which sites without work are forgotten.
 const SITES: usize = 1_024;
@@ -13,9 +17,28 @@ const SITES: usize = 1_024;
 /// further sites stay in the queue until a worker leaves.
 pub(super) const SITES_AT_MOST: usize = 8_192;
 
+/// The sites of the deliveries that run, for those who ask.
+#[derive(Debug, Default)]
+pub(crate) struct KnownSites(Mutex<Arc<Mutex<Sites>>>);
+
+impl KnownSites {
+    /// Begins without a site.
+    pub(super) fn begin(&self) -> Arc<Mutex<Sites>> {
+        let sites = Arc::default();
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Arc::clone(&sites);
+        sites
+    }
+
+    pub(crate) fn states(&self) -> Vec<SiteState> {
+        let sites = Arc::clone(&self.0.lock().unwrap_or_else(PoisonError::into_inner));
+        let sites: Vec<_> = sites.lock().unwrap_or_else(PoisonError::into_inner).all().collect();
+        sites.iter().map(|site| site.what_is_known()).collect()
+    }
+}
+
 /// All sites.
 #[derive(Debug, Default)]
-pub(super) struct Sites {
+pub(crate) struct Sites {
     /// By domain: sites whose hosts DNS names, and domains without a route.
     by_domain: Kept<RoutingKey>,
     /// By route: sites whose hosts the route names.

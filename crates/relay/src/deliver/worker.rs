@@ -14,11 +14,11 @@ use super::{
     attempt,
     connect::Connected,
     flow::Flow,
-    job::{Job, Overdue},
+    job::{Job, Overdue, Tried},
     lookup,
     places::{Place, Places, Standing},
     routing::Routing,
-    site::{ASKED_NOW, Site, Turn},
+    site::{ASKED_NOW, Look, Site, Turn},
 };
 use crate::shared::Shared;
 
@@ -54,7 +54,18 @@ pub(super) fn hire<Q: Queue, R: Resolver>(crew: &Arc<Crew<Q, R>>, turn: Turn) {
 
 /// Waits for the place, then starts the work as another task. The task that waits is smaller: there
 /// may be thousands of them.
-async fn engage<Q: Queue, R: Resolver>(crew: Arc<Crew<Q, R>>, turn: Turn) {
+async fn engage<Q: Queue, R: Resolver>(crew: Arc<Crew<Q, R>>, mut turn: Turn) {
+    loop {
+        match turn.look() {
+            Look::Prepare => break,
+            Look::Wait(until) => tokio::select! {
+                () = tokio::time::sleep_until(until) => {}
+                () = crew.drain.cancelled() => return,
+            },
+            Look::Leave if turn.leave() => return crew.left.notify_one(),
+            Look::Leave => {}
+        }
+    }
     let mut place = None;
     let is_ready = tokio::select! {
         () = prepare(&crew, turn.site(), false, &mut place) => true,
@@ -92,10 +103,19 @@ async fn work<Q: Queue, R: Resolver>(crew: Arc<Crew<Q, R>>, mut turn: Turn, plac
     let (mut place, mut is_prepared) = (place, true);
     let mut connection = None;
     while !crew.drain.is_cancelled() {
-        if !is_prepared && turn.site().has_due() {
-            tokio::select! {
-                () = prepare(&crew, turn.site(), connection.is_some(), &mut place) => {}
-                () = crew.drain.cancelled() => break,
+        if !is_prepared {
+            match turn.look() {
+                Look::Prepare => tokio::select! {
+                    () = prepare(&crew, turn.site(), connection.is_some(), &mut place) => {}
+                    () = crew.drain.cancelled() => break,
+                },
+                Look::Wait(_) => {
+                    drop(place);
+                    shelve(&crew, turn.site(), connection).await;
+                    // The task that waits is smaller.
+                    return hire(&crew, turn);
+                }
+                Look::Leave => {}
             }
         }
         is_prepared = false;
@@ -118,6 +138,7 @@ async fn work<Q: Queue, R: Resolver>(crew: Arc<Crew<Q, R>>, mut turn: Turn, plac
                 turn.found_none(&class);
                 // The place serves the next class too.
                 is_prepared = place.is_some();
+                turn.site().is_unused();
                 continue;
             }
             // The loop in `run` gets the error too.
@@ -187,7 +208,7 @@ async fn deliver<Q: Queue, R: Resolver>(
         None => {}
     }
     let (beat, silent) = (shared.options.delivery.lease / 3, Notify::new());
-    let fates = {
+    let tried = {
         // Strangers may choose where reports go. So reports come last, and prove nothing about
         // their site.
         let is_report = job.outside.mail.reverse_path == ReversePath::Null;
@@ -198,7 +219,7 @@ async fn deliver<Q: Queue, R: Resolver>(
         tokio::pin!(attempt);
         loop {
             tokio::select! {
-                fates = &mut attempt => break fates,
+                tried = &mut attempt => break tried,
                 // Others of the site may be silent too.
                 () = silent.notified() => {
                     if let Some(turn) = site.relieve() {
@@ -218,5 +239,8 @@ async fn deliver<Q: Queue, R: Resolver>(
             }
         }
     };
-    job.settle(shared, fates).await;
+    match tried {
+        Tried::Settled(fates) => job.settle(shared, fates).await,
+        Tried::NotAtAll => job.give_back(shared).await,
+    }
 }

@@ -26,4 +26,5 @@ mod require_tls;
 mod silence;
 mod strangers;
 mod support;
+mod throttling;
 mod unrecordable;

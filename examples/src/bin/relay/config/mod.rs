@@ -169,7 +169,10 @@ impl Config {
         let mut delivery = DeliveryOptions::default();
         let number = |at: Option<&At<u16>>, default: u16| usize::from(value(at).unwrap_or(default));
         let retry = &mut delivery.retry;
-        retry.waits = waits.unwrap_or_else(|| retry.waits.clone());
+        if let Some(waits) = waits {
+            // What the operator has written counts whatever the cause is.
+            (retry.waits, retry.greylisted, retry.mailbox_full) = (waits, Vec::new(), Vec::new());
+        }
         retry.expire_after = value(file.delivery.expire_after.as_ref()).unwrap_or(retry.expire_after);
         retry.warn_after = value(file.delivery.warn_after.as_ref()).unwrap_or(retry.warn_after);
         delivery.mx_port = value(file.delivery.mx_port.as_ref()).unwrap_or(delivery.mx_port);

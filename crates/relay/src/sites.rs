@@ -1,0 +1,45 @@
+//! What the relay knows of its sites, for an operator.
+
+use std::time::Duration;
+
+use crate::{Cause, Diagnostic};
+
+/// A site, the next hop that some of the mail goes to: how much it takes, as it has taught the
+/// relay. It is in memory alone, and is learnt again after each start.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct SiteState {
+    /// The domain, if its hosts are found by MX; otherwise the first host of its route.
+    pub name: String,
+    /// The most connections that it may have now. Begins at 5, and grows to
+    /// [`concurrency_per_site`](crate::DeliveryOptions::concurrency_per_site) while it takes mail.
+    pub window: usize,
+    /// Deliveries under way, each with its connection.
+    pub open: usize,
+    /// The rest that it has asked for. `None`: it takes mail, as far as the relay knows.
+    pub resting: Option<Resting>,
+    /// Messages a minute that it gets at most. `None`: it has not refused mail for having had
+    /// enough, or that was long ago.
+    pub rate: Option<f64>,
+    /// Classes that are due: deliveries of the same domain, priority and owner. A class may have
+    /// any number of deliveries.
+    pub due: usize,
+}
+
+/// A site takes no mail for now. Its deliveries stay due, and no attempt is counted.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct Resting {
+    /// The time until it is asked again.
+    pub left: Duration,
+    /// Why, as its words tell.
+    pub cause: Cause,
+    /// Its words.
+    pub why: Diagnostic,
+}
+
+impl Resting {
+    pub(crate) const fn new(left: Duration, cause: Cause, why: Diagnostic) -> Self {
+        Self { left, cause, why }
+    }
+}
