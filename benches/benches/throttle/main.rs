@@ -132,10 +132,9 @@ impl Provider {
 async fn measure(counts: Counts, learning: Duration, time: Duration) -> (f64, f64) {
     let provider = Arc::new(Mutex::new(Provider::new(counts)));
     let says = Arc::clone(&provider);
-    let hop = Scripted::start(move |place, line: &str| {
-        says.lock().unwrap_or_else(PoisonError::into_inner).says(place, line)
-    })
-    .await;
+    let hop =
+        Scripted::start(move |place, line: &str| says.lock().unwrap_or_else(PoisonError::into_inner).says(place, line))
+            .await;
     let mut options = RelayOptions::new("relay.test".parse().expect("a name"));
     options.routes = RouteTable::all(Route::hosts([("127.0.0.1", hop.port)]));
     let relay = Relay::new(MemoryQueue::default(), SystemResolver, options);
@@ -154,8 +153,6 @@ async fn measure(counts: Counts, learning: Duration, time: Duration) -> (f64, f6
     delivering.await.expect("deliveries").expect("a queue");
     let provider = provider.lock().unwrap_or_else(PoisonError::into_inner);
     let window = begun + learning..begun + learning + time;
-    let count = |all: &[Instant]| {
-        all.iter().filter(|at| window.contains(at)).fold(0.0, |count, _| count + 1.0)
-    };
+    let count = |all: &[Instant]| all.iter().filter(|at| window.contains(*at)).fold(0.0, |count, _| count + 1.0);
     (count(&provider.taken), count(&provider.refused))
 }
