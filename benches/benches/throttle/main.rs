@@ -153,6 +153,6 @@ async fn measure(counts: Counts, learning: Duration, time: Duration) -> (f64, f6
     delivering.await.expect("deliveries").expect("a queue");
     let provider = provider.lock().unwrap_or_else(PoisonError::into_inner);
     let window = begun + learning..begun + learning + time;
-    let count = |all: &[Instant]| all.iter().filter(|at| window.contains(at)).fold(0.0, |count, _| count + 1.0);
+    let count = |all: &[Instant]| all.iter().filter(|at| window.contains(*at)).fold(0.0, |count, _| count + 1.0);
     (count(&provider.taken), count(&provider.refused))
 }
