@@ -36,6 +36,7 @@ const SHORT: &[(&str, &str)] = &[
         "\"SCRAM-SHA-256$4096:W22ZaJ0SNY7soEsUEjb6gQ==$WG5d8oPm3OtcPnkdi4Uo7BkeZkBFzpcXkuLmtbsT4qY=:wfPLwcE6nTWhTAmQ7tl2KeoiWGPlZqQxSrmfPwDl2dU=\"",
     ),
     ("@to_hop", "[[route]]\ndomains = [\"*\"]\nto = [\"hop.test:25\"]"),
+    ("@login", "login = { user = \"me\", password_file = \"password.txt\" }"),
     ("@to_mx", "[[route]]\ndomains = [\"*\"]\nto = \"mx\""),
 ];
 
@@ -289,6 +290,112 @@ const FOUND: &[(&str, &[&str])] = &[
     ("[[route]]\ndomains = [\"*\"]\nto = [\"127.0.0.1:2526\", \"192.0.2.1:2525\", \"127.0.0.2:2525\"]", &[]),
     ("[[route]]\ndomains = [\"*\"]\nto = [\"a.test:25\", \"A.test:25\"]", &["7 W to: already"]),
     ("[[route]]\ndomains = [\"dest.test\"]\nto = \"mx\"", &["6 W domains: all other domains"]),
+    // Logins at next hops.
+    (
+        "[[route]]\ndomains = [\"*\"]\nto = [\"hop.test:587\"]\ntls = \"verified\"\nauthorities = \"cert.pem\"\n@login",
+        &[],
+    ),
+    (
+        "[[route]]\ndomains = [\"*\"]\nto = [\"hop.test:465\"]\ntls = \"implicit\"\nauthorities = \"cert.pem\"\n@login",
+        &[],
+    ),
+    ("[[route]]\ndomains = [\"*\"]\nto = [\"127.0.0.1:587\"]\ntls = \"unverified\"\n@login", &[]),
+    (
+        "[[route]]\ndomains = [\"*\"]\nto = [\"192.0.2.1:587\"]\ntls = \"verified\"\nauthorities = \"cert.pem\"\n@login",
+        &[],
+    ),
+    (
+        "[[route]]\ndomains = [\"*\"]\nto = [\"hop.test:587\"]\n@login",
+        &[
+            "8 E login: no login is sent without TLS that is required; say tls = \"verified\", or \"implicit\" for port 465",
+        ],
+    ),
+    (
+        "[[route]]\ndomains = [\"*\"]\nto = [\"hop.test:587\"]\ntls = \"unverified\"\n@login",
+        &["9 E login: another host could answer in the host's place and get the login; say tls = \"verified\""],
+    ),
+    (
+        "[[route]]\ndomains = [\"*\"]\nto = [\"192.0.2.1:587\"]\ntls = \"required\"\n@login",
+        &["9 E login: another host could answer"],
+    ),
+    (
+        "[[route]]\ndomains = [\"*\"]\nto = [\"localhost:587\"]\ntls = \"opportunistic\"\n@login",
+        &["9 E login: or \"unverified\" for a host with SCRAM"],
+    ),
+    (
+        "@to_mx\n@login",
+        &[
+            "8 E login: by MX mail goes to hosts that DNS has named, and they must not get a password; name the host in `to`",
+        ],
+    ),
+    (
+        "[[route]]\ndomains = [\"*\"]\nto = \"mx\"\ntls = \"implicit\"",
+        &["8 E tls: by MX no certificate proves who a host is"],
+    ),
+    (
+        "[[route]]\ndomains = [\"*\"]\nto = [\"hop.test:587\"]\ntls = \"verified\"\nauthorities = \"cert.pem\"\nlogin = { user = \"me\" }",
+        &["10 E password_file: it is missing; write the name of a file that has the password as its one line"],
+    ),
+    (
+        "[[route]]\ndomains = [\"*\"]\nto = [\"hop.test:587\"]\ntls = \"verified\"\nauthorities = \"cert.pem\"\nlogin = { password_file = \"password.txt\" }",
+        &["10 E user: it is missing; write the name that the host knows"],
+    ),
+    (
+        "[[route]]\ndomains = [\"*\"]\nto = [\"hop.test:587\"]\ntls = \"verified\"\nauthorities = \"cert.pem\"\nlogin = { user = \"\", password = \"x\", password_file = \"none.txt\" }",
+        &[
+            "10 E user: it is empty",
+            "10 E password: there is no such key; write one of user, password_file",
+            "10 E password_file: cannot read none.txt",
+        ],
+    ),
+    (
+        "[[route]]\ndomains = [\"*\"]\nto = [\"hop.test:587\"]\ntls = \"verified\"\nauthorities = \"cert.pem\"\nlogin = \"me\"",
+        &["10 E login: it is text and no table; write { user = \"...\", password_file = \"...\" }"],
+    ),
+    (
+        "[[route]]\ndomains = [\"*\"]\nto = [\"hop.test:587\"]\ntls = \"verified\"\nauthorities = \"cert.pem\"\nlogin = { user = \"me\", password_file = \"empty.txt\" }",
+        &["10 E password_file: empty.txt: it is empty; write the name of a file"],
+    ),
+    (
+        "[[route]]\ndomains = [\"*\"]\nto = [\"hop.test:587\"]\ntls = \"verified\"\nauthorities = \"cert.pem\"\nlogin = { user = \"me\", password_file = \"lines.txt\" }",
+        &["10 E password_file: lines.txt has more than one line"],
+    ),
+    (
+        "[[route]]\ndomains = [\"*\"]\nto = [\"hop.test:587\"]\ntls = \"verified\"\nauthorities = \"cert.pem\"\nlogin = { user = \"me\", password_file = \"long.txt\" }",
+        &["10 E password_file: long.txt has more than 1024 octets"],
+    ),
+    (
+        "[[route]]\ndomains = [\"*\"]\nto = [\"hop.test:587\"]\ntls = \"verified\"\nauthorities = \"cert.pem\"\nlogin = { user = \"me\", password_file = \"open\" }",
+        &["10 E password_file: open is no file"],
+    ),
+    (
+        "[[route]]\ndomains = [\"*\"]\nto = [\"hop.test:587\"]\ntls = \"verified\"\nauthorities = \"cert.pem\"\nlogin = { user = \"me\", password_file = \"open.txt\" }",
+        &[
+            "10 W password_file: every user of this host may read or change open.txt, with a password in it; take that away with `chmod o=`",
+        ],
+    ),
+    (
+        "[[route]]\ndomains = [\"*\"]\nto = [\"hop.test:587\"]\ntls = \"verified\"\nauthorities = \"key.pem\"",
+        &["9 E authorities: no certificate in it"],
+    ),
+    (
+        "[[route]]\ndomains = [\"*\"]\nto = [\"hop.test:587\"]\nauthorities = \"cert.pem\"",
+        &[
+            "8 W authorities: no certificate of this route's hosts is verified, and they have no effect; say tls = \"verified\"",
+        ],
+    ),
+    (
+        "[[route]]\ndomains = [\"*\"]\nto = [\"hop.test:465\"]",
+        &["7 W to: hosts start with TLS on port 465 (RFC 8314); say tls = \"implicit\", or use port 587"],
+    ),
+    (
+        "[[route]]\ndomains = [\"*\"]\nto = [\"hop.test:465\"]\ntls = \"verified\"\nauthorities = \"cert.pem\"",
+        &["8 W tls: hosts start with TLS on port 465"],
+    ),
+    (
+        "[[route]]\ndomains = [\"*\"]\nto = [\"hop.test:587\"]\ntls = \"implicit\"\nauthorities = \"cert.pem\"",
+        &["8 W tls: hosts do not start with TLS on port 587; say tls = \"verified\", or use port 465"],
+    ),
     // What has no effect.
     ("[dns]\nservers = []", &["6 E servers: empty"]),
     ("[dns]\nservers = [\"127.0.0.1:53\",\n\"127.0.0.1:53\"]", &["7 W servers: already"]),
@@ -469,7 +576,7 @@ fn checked(text: &str, readable: bool) -> (Option<i32>, Vec<String>) {
     (output.status.code(), found)
 }
 
-/// A folder of certificates that something is wrong with, each with its key.
+/// A folder of certificates that something is wrong with, each with its key, and of passwords.
 fn certificates() -> &'static Path {
     static FOLDER: std::sync::OnceLock<tempfile::TempDir> = std::sync::OnceLock::new();
     let made = FOLDER.get_or_init(|| {
@@ -493,6 +600,11 @@ fn certificates() -> &'static Path {
             write(&format!("{name}.pem"), made.self_signed(&key).expect("it is whole").pem(), 0o644);
             write(&format!("{name}.key"), key.serialize_pem(), if name == "open" { 0o644 } else { 0o600 });
         }
+        write("password.txt", "s3cret pass\n".to_owned(), 0o600);
+        write("open.txt", "s3cret pass\n".to_owned(), 0o644);
+        write("empty.txt", "\n".to_owned(), 0o600);
+        write("lines.txt", "s3cret\npass\n".to_owned(), 0o600);
+        write("long.txt", "x".repeat(1_025), 0o600);
         // As the command makes them that is often copied.
         let (request, key) = (folder.path().join("request"), folder.path().join("v1.key"));
         let mut openssl = tool("openssl");

@@ -17,7 +17,8 @@ use posthaste::server::{
 use toml::de::DeValue;
 
 use super::{
-    file::{Dane, ListenerTls, Role, RouteTls},
+    file::{Dane, ListenerTls, Role},
+    route::RouteTls,
     table::{Read, kind},
 };
 
@@ -98,7 +99,8 @@ pub(super) fn password(value: &DeValue<'_>) -> Read<Secret<String>> {
     prepared(text(value)?).map(Secret::new)
 }
 
-fn prepared(text: &str) -> Read<String> {
+/// A name or a password as SASL sends it.
+pub(super) fn prepared(text: &str) -> Read<String> {
     if text.is_empty() {
         return Err("it is empty".to_owned());
     }
@@ -245,6 +247,7 @@ pub(super) fn route_tls(value: &DeValue<'_>) -> Read<RouteTls> {
         ("required", RouteTls::Required),
         ("verified", RouteTls::Verified),
         ("unverified", RouteTls::Unverified),
+        ("implicit", RouteTls::Implicit),
     ];
     word(value, &words)
 }

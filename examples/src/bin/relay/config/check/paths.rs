@@ -15,8 +15,9 @@ use super::{
 };
 use crate::config::{
     DEFAULT_ADDRESS, Facts,
-    file::{File, Route, To},
+    file::File,
     findings::{At, Findings, Place},
+    route::{Route, To, is_loopback},
 };
 
 /// Which pattern of the routes has which domains first.
@@ -178,10 +179,9 @@ fn reaches(name: &str, port: u16, listener: SocketAddr, facts: &Facts<'_>) -> bo
         None => {
             let name = name.to_ascii_lowercase();
             let node = rustix::system::uname().nodename().to_string_lossy().to_ascii_lowercase();
-            let is_loopback = name == "localhost" || name.ends_with(".localhost");
             let is_own = name == facts.host_name.as_str().to_ascii_lowercase() || name == node;
             let loopback = IpAddr::V4(Ipv4Addr::LOCALHOST);
-            is_own || (is_loopback && (bound.is_loopback() || covers(bound, loopback)))
+            is_own || (is_loopback(&name) && (bound.is_loopback() || covers(bound, loopback)))
         }
     }
 }
