@@ -58,7 +58,11 @@ pub(crate) async fn run(mut config: Config, descriptors: Option<u64>) -> Result<
         let bound = bound.with_tls(listener.tls).with_proxies(listener.proxies);
         listeners.push(bound.with_xclient(listener.xclient).with_xforward(listener.xforward));
     }
-    let relay = Relay::new(queue, resolver, options);
+    let relay = Relay::builder(queue, resolver, options);
+    let relay = match config.recipients {
+        Some(recipients) => relay.recipients(recipients).build(),
+        None => relay.build(),
+    };
     // Mail does not depend on it.
     let control = control::listen(&config.queue, relay.clone());
     if let Err(error) = &control {

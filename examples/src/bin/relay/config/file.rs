@@ -170,7 +170,7 @@ impl File {
             postmaster: file.take("postmaster", findings, values::mailbox),
             queue: file.take("queue", findings, values::path),
             relay_from: file.list("relay_from", findings, values::network),
-            relay_domains: file.list("relay_domains", findings, values::pattern),
+            relay_domains: file.list_or_file("relay_domains", folder, findings, values::pattern),
             listeners: each(file.tables("listener", findings), findings, Listener::read),
             refuse: file.table("refuse", findings).map(|table| Refuse::read(table, findings)).unwrap_or_default(),
             tls: each(file.table_or_tables("tls", findings), findings, TlsFiles::read),

@@ -23,7 +23,7 @@ use std::{
 };
 
 use posthaste::client::session::client::ClientTimeouts;
-use posthaste::relay::{DeliveryOptions, IpNet, RelayOptions, future_release, offers};
+use posthaste::relay::{DeliveryOptions, IpNet, RecipientTable, RelayOptions, future_release, offers};
 use posthaste::server::{
     NetworkSet, ServerOptions, Tls,
     rustls::{ClientConfig, ServerConfig},
@@ -54,6 +54,8 @@ pub(crate) struct Config {
     pub(crate) listeners: Vec<ListenerConfig>,
     /// `None`: no listener has TLS.
     pub(crate) certificates: Option<ServerCertificates>,
+    /// `None`: no route knows its mailboxes.
+    pub(crate) recipients: Option<RecipientTable>,
     /// Those of the routes.
     pub(crate) logins: Vec<RouteLogin>,
     pub(crate) dns: Vec<SocketAddr>,
@@ -204,6 +206,7 @@ impl Config {
             queue,
             listeners: listeners(&file, &settings, certificates.as_ref().map(ServerCertificates::config)),
             certificates,
+            recipients: route::recipients(&file),
             logins: route::logins(&file),
             dns: file.dns.as_ref().map(|servers| values_of(&servers.value)).unwrap_or_default(),
             guards: Guards::new(&file, &relay.policy.relay_from),

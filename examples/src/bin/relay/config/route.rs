@@ -4,7 +4,7 @@
 use std::{path::Path, sync::Arc};
 
 use posthaste::client::{Identity, Tls};
-use posthaste::relay::{DomainPattern, NextHop, RouteTable};
+use posthaste::relay::{DomainPattern, MailboxPattern, NextHop, RecipientTable, RouteTable};
 use posthaste::server::{
     rustls::ClientConfig,
     wire::{Domain, address::AddressLiteral},
@@ -31,7 +31,16 @@ pub(super) struct Route {
     pub(super) authorities: Option<At<Option<Arc<ClientConfig>>>>,
     /// `None` inside: it has a mistake.
     pub(super) login: Option<At<Option<RouteLogin>>>,
+    pub(super) recipients: Option<At<Mailboxes>>,
     pub(super) chunking: Option<At<bool>>,
+}
+
+/// The mailboxes of its domains.
+#[derive(Debug)]
+pub(super) enum Mailboxes {
+    Unknown,
+    /// These, and the postmasters.
+    Known(Vec<At<MailboxPattern>>),
 }
 
 #[derive(Debug, Clone)]
@@ -55,7 +64,7 @@ pub(super) enum RouteTls {
 impl Route {
     /// Reads the table, and the files that it names in the folder.
     pub(super) fn read(mut table: Table<'_>, folder: &Path, findings: &mut Findings) -> Self {
-        let domains = table.full_list("domains", true, findings, values::pattern);
+        let domains = table.full_list_or_file("domains", folder, findings, values::pattern);
         let to = match table.is_list("to") {
             true => table
                 .full_list("to", true, findings, values::host_and_port)
@@ -72,9 +81,15 @@ impl Route {
             let place = table.place();
             At { value: RouteLogin::read(table, folder, findings), place }
         });
+        let recipients = match table.is_text("recipients") {
+            true => table.take("recipients", findings, values::mailboxes),
+            false => table
+                .list_or_file("recipients", folder, findings, values::mailbox_pattern)
+                .map(|list| At { value: Mailboxes::Known(list.value), place: list.place }),
+        };
         let chunking = table.take("chunking", findings, values::flag);
         table.end(findings);
-        Self { domains, to, tls, authorities, login, chunking }
+        Self { domains, to, tls, authorities, login, recipients, chunking }
     }
 
     /// How much TLS it has, never [`RouteTls::Required`]: that becomes `Verified` if the route
@@ -146,6 +161,24 @@ pub(super) fn table(file: &File, verified: Option<&Arc<ClientConfig>>, any: &Arc
         table = RouteTable::all(route);
     }
     table
+}
+
+/// The mailboxes that exist, by route. `None`: no route has a list.
+pub(super) fn recipients(file: &File) -> Option<RecipientTable> {
+    let mut table = RecipientTable::default();
+    let mut has_list = false;
+    for (domains, route) in file.routes.iter().filter_map(|route| Some((route.domains.as_ref()?, route))) {
+        let mailboxes = match route.recipients.as_ref().map(|mailboxes| &mailboxes.value) {
+            Some(Mailboxes::Known(list)) => {
+                has_list = true;
+                values_of(list).into_iter().collect()
+            }
+            // Its domains are its own, whatever later routes know.
+            Some(Mailboxes::Unknown) | None => [MailboxPattern::Domain(DomainPattern::Any)].into_iter().collect(),
+        };
+        table.push(values_of(&domains.value), mailboxes);
+    }
+    has_list.then_some(table)
 }
 
 /// The logins of the routes.

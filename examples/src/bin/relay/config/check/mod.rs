@@ -7,6 +7,7 @@ mod listeners;
 mod logins;
 mod paths;
 mod policy;
+mod recipients;
 
 use super::{
     Facts,

@@ -2,7 +2,7 @@
 //! leads away.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     net::{IpAddr, Ipv4Addr, SocketAddr},
 };
 
@@ -11,7 +11,7 @@ use posthaste::server::wire::{Domain, address::AddressLiteral};
 
 use super::{
     listeners::{covers, is_local},
-    takes_submissions,
+    recipients, takes_submissions,
 };
 use crate::config::{
     DEFAULT_ADDRESS, Facts,
@@ -22,7 +22,7 @@ use crate::config::{
 
 /// Which pattern of the routes has which domains first.
 #[derive(Debug, Default)]
-struct Taken {
+pub(super) struct Taken {
     any: Option<Owner>,
     exact: HashMap<String, Owner>,
     below: HashMap<String, Owner>,
@@ -30,14 +30,14 @@ struct Taken {
 
 /// A route, and where its pattern stands.
 #[derive(Debug, Clone, Copy)]
-struct Owner {
-    route: usize,
-    place: Place,
+pub(super) struct Owner {
+    pub(super) route: usize,
+    pub(super) place: Place,
 }
 
 impl Taken {
     /// Who has all domains of a pattern.
-    fn owner(&self, pattern: &DomainPattern) -> Option<Owner> {
+    pub(super) fn owner(&self, pattern: &DomainPattern) -> Option<Owner> {
         let of = |name: &str, same: Option<&Owner>| {
             let parents = name.match_indices('.').filter_map(|(at, _)| self.below.get(name.get(at + 1..)?));
             parents.chain(same).chain(&self.any).min_by_key(|owner| owner.route).copied()
@@ -49,14 +49,20 @@ impl Taken {
         }
     }
 
-    /// Returns `true` if some domain of the pattern, at least, has an owner.
-    fn has_some_of(&self, pattern: &DomainPattern) -> bool {
-        let DomainPattern::Below(parent) = pattern else { return self.owner(pattern).is_some() };
-        let within = |name: &String| name.strip_suffix(&**parent).is_some_and(|rest| rest.ends_with('.'));
-        self.owner(pattern).is_some() || self.exact.keys().chain(self.below.keys()).any(within)
+    /// Returns `true` if some domain of the pattern, at least, has an owner. `parents`: those of
+    /// all names, from [`parents`](Self::parents).
+    fn has_some_of(&self, pattern: &DomainPattern, parents: &HashSet<&str>) -> bool {
+        let is_parent = matches!(pattern, DomainPattern::Below(parent) if parents.contains(&**parent));
+        is_parent || self.owner(pattern).is_some()
     }
 
-    fn add(&mut self, pattern: &DomainPattern, owner: Owner) {
+    /// The names above those of all patterns.
+    fn parents(&self) -> HashSet<&str> {
+        let names = self.exact.keys().chain(self.below.keys());
+        names.flat_map(|name| name.match_indices('.').filter_map(|(at, _)| name.get(at + 1..))).collect()
+    }
+
+    pub(super) fn add(&mut self, pattern: &DomainPattern, owner: Owner) {
         match pattern {
             DomainPattern::Any => drop(self.any.get_or_insert(owner)),
             DomainPattern::Exact(name) => drop(self.exact.entry(name.clone()).or_insert(owner)),
@@ -74,7 +80,7 @@ pub(super) fn check(file: &File, facts: &Facts<'_>, findings: &mut Findings) {
         }
     }
     // What a route with a mistake in it has, is not known.
-    if findings.has_error_in(&["route", "domains", "to"])
+    if findings.has_error_in(&["route", "domains", "file", "to"])
         && (file.routes.is_empty() || file.routes.iter().any(is_unclear))
     {
         return;
@@ -83,8 +89,9 @@ pub(super) fn check(file: &File, facts: &Facts<'_>, findings: &mut Findings) {
         taken.any = Some(Owner { route: 0, place: Place::absent("route") });
     }
     let by_mx = |owner: Owner| file.routes.get(owner.route).is_none_or(is_mx);
+    let parents = taken.parents();
     for domain in file.relay_domains.iter().flat_map(|domains| &domains.value) {
-        if domain.value != DomainPattern::Any && !taken.has_some_of(&domain.value) {
+        if domain.value != DomainPattern::Any && !taken.has_some_of(&domain.value, &parents) {
             let text = format!("no route has `{}`, and mail for it is refused", domain.value);
             findings.error(domain.place, format_args!("{text}; add a [[route]] for it, or take it out"));
         }
@@ -104,7 +111,8 @@ pub(super) fn check(file: &File, facts: &Facts<'_>, findings: &mut Findings) {
         }
     }
     everywhere(file, &taken, findings);
-    if !findings.has_error_in(&["hostname", "postmaster", "relay_from", "relay_domains", "listener", "role"]) {
+    recipients::check(file, &taken, &own, findings);
+    if !findings.has_error_in(&["hostname", "postmaster", "relay_from", "relay_domains", "file", "listener", "role"]) {
         takes_nothing(file, own_leads_away, findings);
     }
 }
