@@ -40,7 +40,13 @@ fn provider() -> (Sink, Relay) {
 fn mail_goes_through_a_provider_by_starttls_and_by_implicit_tls() {
     let (mut sink, provider) = provider();
     let certificate = provider.folder().join("cert.pem");
-    for (port, tls) in [(provider.submission, "verified"), (provider.implicit, "implicit")] {
+    let ways = [
+        (provider.submission, "verified"),
+        (provider.implicit, "implicit"),
+        // The provider is on loopback, and offers SCRAM.
+        (provider.submission, "unverified"),
+    ];
+    for (port, tls) in ways {
         let relay = leads_to(port, tls, &certificate, USER, &format!("{PASSWORD}\n"));
         let token = token();
         submit(relay.port, &token);

@@ -1,5 +1,5 @@
-//! The shortest application that embeds the relay: it submits a message, which goes to a smart host.
-//! What happens to it is printed; of what fails the sender gets a report.
+//! The shortest application that embeds the relay: it submits a message, which goes to a smart
+//! host. What happens to it is printed; of what fails the sender gets a report.
 //!
 //! ```text
 //! cargo run --bin embedded_relay -- smarthost.example.org:25 /tmp/queue me@a.test you@b.test < letter
