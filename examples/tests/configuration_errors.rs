@@ -10,7 +10,7 @@ use support::relay::program;
 const GOOD: &str = r#"hostname = "relay.test"
 queue = "queue"
 relay_from = ["127.0.0.0/8", "::1/128"]
-relay_domains = ["dest.test"]
+relay_domains = ["dest.example"]
 [[listener]]
 address = "127.0.0.1:2525"
 role = "mx"
@@ -50,6 +50,7 @@ role = "submission"
 [[route]]
 domains = ["*"]
 to = "mx"
+recipients = "unknown"
 "#;
 
 /// What to replace in the good file, with what, the line that is to blame, and the key.

@@ -36,6 +36,7 @@ const SHORT: &[(&str, &str)] = &[
         "\"SCRAM-SHA-256$4096:W22ZaJ0SNY7soEsUEjb6gQ==$WG5d8oPm3OtcPnkdi4Uo7BkeZkBFzpcXkuLmtbsT4qY=:wfPLwcE6nTWhTAmQ7tl2KeoiWGPlZqQxSrmfPwDl2dU=\"",
     ),
     ("@to_hop", "[[route]]\ndomains = [\"*\"]\nto = [\"hop.test:25\"]"),
+    ("@login", "login = { user = \"me\", password_file = \"password.txt\" }"),
     ("@to_mx", "[[route]]\ndomains = [\"*\"]\nto = \"mx\""),
 ];
 
@@ -74,7 +75,7 @@ const FOUND: &[(&str, &[&str])] = &[
         &["5 W queue: too long for a socket"],
     ),
     // Networks.
-    ("relay_from = []\nrelay_domains = [\"dest.test\"]", &[]),
+    ("relay_from = []\nrelay_domains = [\"dest.test\"]", &["6 W recipients: `dest.test`"]),
     ("relay_from = \"127.0.0.0/8\"", &["5 E relay_from: no list"]),
     ("relay_from = [\"0.0.0.0/0\"]", &["5 E relay_from: strangers send everywhere"]),
     ("relay_from = [\"::/0\"]", &["5 E relay_from: strangers send everywhere"]),
@@ -123,9 +124,9 @@ const FOUND: &[(&str, &[&str])] = &[
     ),
     // Domains of others.
     ("relay_domains = [\"*\"]", &["5 E relay_domains: strangers send everywhere"]),
-    ("relay_domains = [\"*.test\"]", &["5 W relay_domains: top-level"]),
+    ("relay_domains = [\"*.test\"]", &["5 W relay_domains: top-level", "5 W recipients: `*.test`"]),
     ("relay_domains = [\"relay.test\"]", &["5 W relay_domains: this host's name"]),
-    ("relay_domains = [\"a.test\", \"A.test\"]", &["5 W relay_domains: already"]),
+    ("relay_domains = [\"a.test\", \"A.test\"]", &["5 W relay_domains: already", "5 W recipients: add a [[route]]"]),
     ("relay_domains = [\"*.[192.0.2.1]\"]", &["5 E relay_domains: was expected"]),
     (
         "relay_domains = [\"a.test\", \"*.b.test\",\n\"c.test\", \"*.d.test\"]\n[[route]]\ndomains = [\"a.test\", \"x.b.test\", \"dest.test\"]\nto = \"mx\"",
@@ -289,6 +290,181 @@ const FOUND: &[(&str, &[&str])] = &[
     ("[[route]]\ndomains = [\"*\"]\nto = [\"127.0.0.1:2526\", \"192.0.2.1:2525\", \"127.0.0.2:2525\"]", &[]),
     ("[[route]]\ndomains = [\"*\"]\nto = [\"a.test:25\", \"A.test:25\"]", &["7 W to: already"]),
     ("[[route]]\ndomains = [\"dest.test\"]\nto = \"mx\"", &["6 W domains: all other domains"]),
+    // Mailboxes of domains that every client may send to.
+    (
+        "relay_domains = [\"a.test\"]\n[[route]]\ndomains = [\"*.test\"]\nto = [\"hop.test:25\"]\n@to_mx",
+        &[
+            "7 W recipients: every client may send to unknown mailboxes of `a.test`, and reports of failure go to senders that may be forged (backscatter); list the mailboxes in recipients = { file = \"...\" }, or say recipients = \"unknown\"",
+        ],
+    ),
+    (
+        "relay_domains = [\"*.b.test\"]\n[[route]]\ndomains = [\"a.b.test\"]\nto = [\"hop.test:25\"]\n@to_mx\nrecipients = \"unknown\"",
+        &["7 W recipients: `a.b.test`"],
+    ),
+    (
+        "relay_domains = [\"a.test\"]\n[[route]]\ndomains = [\"a.test\"]\nto = \"mx\"\nrecipients = { file = \"boxes.txt\" }\n@to_mx",
+        &["boxes.txt:3 W recipients: `jo@b.test` is at none of the route's domains, and has no effect; take it out"],
+    ),
+    (
+        "@to_mx\nrecipients = \"unknown\"",
+        &["8 W recipients: not every client may send to the route's domains, and it has no effect; take it out"],
+    ),
+    ("@to_mx\nrecipients = \"all\"", &["8 E recipients: `all` is not one of the words for it; write \"unknown\", or"]),
+    ("@to_mx\nrecipients = [\"jo@a.test\", \"jo@\"]", &["8 E recipients: `jo@`: a mailbox such as jo@example.org"]),
+    (
+        "[[route]]\ndomains = [\"a.test\"]\nto = \"mx\"\nrecipients = { file = \"empty.txt\" }\n@to_mx",
+        &["8 W recipients: the list is empty, and only the postmaster gets mail by this route; write its mailboxes"],
+    ),
+    // Lists in files.
+    (
+        "relay_domains = { file = \"ours.txt\" }\n[[route]]\ndomains = { file = \"ours.txt\" }\nto = [\"hop.test:25\"]\nrecipients = \"unknown\"\n@to_mx",
+        &[],
+    ),
+    (
+        "[[route]]\ndomains = { file = \"wrong.txt\" }\nto = \"mx\"",
+        &[
+            "wrong.txt:2 E domains: `a b`: a domain such as example.org, *.example.org or * was expected; write the name of a file with a domain a line",
+            "wrong.txt:4 E domains: a line of 1025 octets is no name",
+        ],
+    ),
+    (
+        "[[route]]\ndomains = { file = \"many.txt\" }\nto = \"mx\"",
+        &[
+            "6 E domains: 2 more lines of many.txt are wrong",
+            "many.txt:1 E domains: a b",
+            "many.txt:2 E domains: a b",
+            "many.txt:3 E domains: a b",
+            "many.txt:4 E domains: a b",
+            "many.txt:5 E domains: a b",
+            "many.txt:6 E domains: a b",
+            "many.txt:7 E domains: a b",
+            "many.txt:8 E domains: a b",
+            "many.txt:9 E domains: a b",
+            "many.txt:10 E domains: a b",
+        ],
+    ),
+    ("[[route]]\ndomains = { file = \"none.txt\" }\nto = \"mx\"", &["6 E domains: cannot read none.txt"]),
+    ("[[route]]\ndomains = { file = \"open\" }\nto = \"mx\"", &["6 E domains: open is no file"]),
+    ("[[route]]\ndomains = { file = \"empty.txt\" }\nto = \"mx\"", &["6 E domains: the list is empty"]),
+    (
+        "[[route]]\ndomains = { files = \"ours.txt\" }\nto = \"mx\"",
+        &["6 E file: it is missing; write the name of a file", "6 E files: there is no such key; write one of file"],
+    ),
+    (
+        "[[route]]\ndomains = { file = \"twice.txt\" }\nto = \"mx\"\n@to_mx",
+        &["twice.txt:2 W domains: line 1 of twice.txt has `a.test` already"],
+    ),
+    (
+        "relay_domains = { file = \"twice.txt\" }\n@to_mx\nrecipients = \"unknown\"",
+        &["twice.txt:2 W relay_domains: `a.test` stands in line 1 of twice.txt already"],
+    ),
+    ("relay_domains = { file = \"none.txt\" }", &["5 E relay_domains: cannot read none.txt"]),
+    // Logins at next hops.
+    (
+        "[[route]]\ndomains = [\"*\"]\nto = [\"hop.test:587\"]\ntls = \"verified\"\nauthorities = \"cert.pem\"\n@login",
+        &[],
+    ),
+    (
+        "[[route]]\ndomains = [\"*\"]\nto = [\"hop.test:465\"]\ntls = \"implicit\"\nauthorities = \"cert.pem\"\n@login",
+        &[],
+    ),
+    ("[[route]]\ndomains = [\"*\"]\nto = [\"127.0.0.1:587\"]\ntls = \"unverified\"\n@login", &[]),
+    (
+        "[[route]]\ndomains = [\"*\"]\nto = [\"192.0.2.1:587\"]\ntls = \"verified\"\nauthorities = \"cert.pem\"\n@login",
+        &[],
+    ),
+    (
+        "[[route]]\ndomains = [\"*\"]\nto = [\"hop.test:587\"]\n@login",
+        &[
+            "8 E login: no login is sent without TLS that is required; say tls = \"verified\", or \"implicit\" for port 465",
+        ],
+    ),
+    (
+        "[[route]]\ndomains = [\"*\"]\nto = [\"hop.test:587\"]\ntls = \"unverified\"\n@login",
+        &["9 E login: another host could answer in the host's place and get the login; say tls = \"verified\""],
+    ),
+    (
+        "[[route]]\ndomains = [\"*\"]\nto = [\"192.0.2.1:587\"]\ntls = \"required\"\n@login",
+        &["9 E login: another host could answer"],
+    ),
+    (
+        "[[route]]\ndomains = [\"*\"]\nto = [\"localhost:587\"]\ntls = \"opportunistic\"\n@login",
+        &["9 E login: or \"unverified\" for a host with SCRAM"],
+    ),
+    (
+        "@to_mx\n@login",
+        &[
+            "8 E login: by MX mail goes to hosts that DNS has named, and they must not get a password; name the host in `to`",
+        ],
+    ),
+    (
+        "[[route]]\ndomains = [\"*\"]\nto = \"mx\"\ntls = \"implicit\"",
+        &["8 E tls: by MX no certificate proves who a host is"],
+    ),
+    (
+        "[[route]]\ndomains = [\"*\"]\nto = [\"hop.test:587\"]\ntls = \"verified\"\nauthorities = \"cert.pem\"\nlogin = { user = \"me\" }",
+        &["10 E password_file: it is missing; write the name of a file that has the password as its one line"],
+    ),
+    (
+        "[[route]]\ndomains = [\"*\"]\nto = [\"hop.test:587\"]\ntls = \"verified\"\nauthorities = \"cert.pem\"\nlogin = { password_file = \"password.txt\" }",
+        &["10 E user: it is missing; write the name that the host knows"],
+    ),
+    (
+        "[[route]]\ndomains = [\"*\"]\nto = [\"hop.test:587\"]\ntls = \"verified\"\nauthorities = \"cert.pem\"\nlogin = { user = \"\", password = \"x\", password_file = \"none.txt\" }",
+        &[
+            "10 E user: it is empty",
+            "10 E password: there is no such key; write one of user, password_file",
+            "10 E password_file: cannot read none.txt",
+        ],
+    ),
+    (
+        "[[route]]\ndomains = [\"*\"]\nto = [\"hop.test:587\"]\ntls = \"verified\"\nauthorities = \"cert.pem\"\nlogin = \"me\"",
+        &["10 E login: it is text and no table; write { user = \"...\", password_file = \"...\" }"],
+    ),
+    (
+        "[[route]]\ndomains = [\"*\"]\nto = [\"hop.test:587\"]\ntls = \"verified\"\nauthorities = \"cert.pem\"\nlogin = { user = \"me\", password_file = \"empty.txt\" }",
+        &["10 E password_file: empty.txt: it is empty; write the name of a file"],
+    ),
+    (
+        "[[route]]\ndomains = [\"*\"]\nto = [\"hop.test:587\"]\ntls = \"verified\"\nauthorities = \"cert.pem\"\nlogin = { user = \"me\", password_file = \"lines.txt\" }",
+        &["10 E password_file: lines.txt has more than one line"],
+    ),
+    (
+        "[[route]]\ndomains = [\"*\"]\nto = [\"hop.test:587\"]\ntls = \"verified\"\nauthorities = \"cert.pem\"\nlogin = { user = \"me\", password_file = \"long.txt\" }",
+        &["10 E password_file: long.txt has more than 1024 octets"],
+    ),
+    (
+        "[[route]]\ndomains = [\"*\"]\nto = [\"hop.test:587\"]\ntls = \"verified\"\nauthorities = \"cert.pem\"\nlogin = { user = \"me\", password_file = \"open\" }",
+        &["10 E password_file: open is no file"],
+    ),
+    (
+        "[[route]]\ndomains = [\"*\"]\nto = [\"hop.test:587\"]\ntls = \"verified\"\nauthorities = \"cert.pem\"\nlogin = { user = \"me\", password_file = \"open.txt\" }",
+        &[
+            "10 W password_file: every user of this host may read or change open.txt, with a password in it; take that away with `chmod o=`",
+        ],
+    ),
+    (
+        "[[route]]\ndomains = [\"*\"]\nto = [\"hop.test:587\"]\ntls = \"verified\"\nauthorities = \"key.pem\"",
+        &["9 E authorities: no certificate in it"],
+    ),
+    (
+        "[[route]]\ndomains = [\"*\"]\nto = [\"hop.test:587\"]\nauthorities = \"cert.pem\"",
+        &[
+            "8 W authorities: no certificate of this route's hosts is verified, and they have no effect; say tls = \"verified\"",
+        ],
+    ),
+    (
+        "[[route]]\ndomains = [\"*\"]\nto = [\"hop.test:465\"]",
+        &["7 W to: hosts start with TLS on port 465 (RFC 8314); say tls = \"implicit\", or use port 587"],
+    ),
+    (
+        "[[route]]\ndomains = [\"*\"]\nto = [\"hop.test:465\"]\ntls = \"verified\"\nauthorities = \"cert.pem\"",
+        &["8 W tls: hosts start with TLS on port 465"],
+    ),
+    (
+        "[[route]]\ndomains = [\"*\"]\nto = [\"hop.test:587\"]\ntls = \"implicit\"\nauthorities = \"cert.pem\"",
+        &["8 W tls: hosts do not start with TLS on port 587; say tls = \"verified\", or use port 465"],
+    ),
     // What has no effect.
     ("[dns]\nservers = []", &["6 E servers: empty"]),
     ("[dns]\nservers = [\"127.0.0.1:53\",\n\"127.0.0.1:53\"]", &["7 W servers: already"]),
@@ -434,17 +610,19 @@ fn whole(text: &str) -> String {
     SHORT.iter().fold(head.concat() + text, |text, (short, long)| text.replace(short, long))
 }
 
-/// Returns `true` if a line is `relay.toml:LINE: KEY: [warning: ]PROBLEM; REMEDY` as wanted.
+/// Returns `true` if a line is `FILE:LINE: KEY: [warning: ]PROBLEM; REMEDY` as wanted. Without a
+/// name the file is relay.toml.
 fn is_as(line: &str, wanted: &str) -> bool {
     let (place, words) = wanted.split_once(": ").expect("a row has words");
     let place: Vec<_> = place.split(' ').collect();
-    let (number, severity, key) = match place[..] {
-        [number, severity, key] => (format!(":{number}"), severity, key),
-        [severity, key] => (String::new(), severity, key),
+    let (at, severity, key) = match place[..] {
+        [number, severity, key] if number.contains(':') => (number.to_owned(), severity, key),
+        [number, severity, key] => (format!("relay.toml:{number}"), severity, key),
+        [severity, key] => ("relay.toml".to_owned(), severity, key),
         _ => panic!("{wanted}"),
     };
     let warning = if severity == "W" { "warning: " } else { "" };
-    let rest = line.strip_prefix(&format!("relay.toml{number}: {key}: {warning}"));
+    let rest = line.strip_prefix(&format!("{at}: {key}: {warning}"));
     rest.is_some_and(|rest| !rest.starts_with("warning: ") && rest.contains(words) && rest.contains("; "))
 }
 
@@ -469,7 +647,8 @@ fn checked(text: &str, readable: bool) -> (Option<i32>, Vec<String>) {
     (output.status.code(), found)
 }
 
-/// A folder of certificates that something is wrong with, each with its key.
+/// A folder of certificates that something is wrong with, each with its key, of
+/// passwords, and of lists.
 fn certificates() -> &'static Path {
     static FOLDER: std::sync::OnceLock<tempfile::TempDir> = std::sync::OnceLock::new();
     let made = FOLDER.get_or_init(|| {
@@ -493,6 +672,16 @@ fn certificates() -> &'static Path {
             write(&format!("{name}.pem"), made.self_signed(&key).expect("it is whole").pem(), 0o644);
             write(&format!("{name}.key"), key.serialize_pem(), if name == "open" { 0o644 } else { 0o600 });
         }
+        write("password.txt", "s3cret pass\n".to_owned(), 0o600);
+        write("open.txt", "s3cret pass\n".to_owned(), 0o644);
+        write("empty.txt", "\n".to_owned(), 0o600);
+        write("lines.txt", "s3cret\npass\n".to_owned(), 0o600);
+        write("long.txt", "x".repeat(1_025), 0o600);
+        write("ours.txt", "# Ours.\n\na.test\t# one\r\n  *.b.test  \n".to_owned(), 0o644);
+        write("boxes.txt", "jo@a.test\na.test\njo@b.test\n*.b.test\n".to_owned(), 0o644);
+        write("wrong.txt", format!("a.test\na b\nb.test\n{}", "x".repeat(1_025)), 0o644);
+        write("many.txt", "a b\n".repeat(12), 0o644);
+        write("twice.txt", "a.test\nA.test\n".to_owned(), 0o644);
         // As the command makes them that is often copied.
         let (request, key) = (folder.path().join("request"), folder.path().join("v1.key"));
         let mut openssl = tool("openssl");

@@ -126,7 +126,7 @@ fn a_route_that_cannot_be_verified_is_refused_and_says_what_to_write() {
 #[test]
 fn the_sample_says_what_each_kind_of_tls_keeps_out() {
     let sample = fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/relay.toml")).expect("it is there");
-    for word in ["off", "opportunistic", "required", "verified", "unverified"] {
+    for word in ["off", "opportunistic", "required", "verified", "unverified", "implicit"] {
         assert!(sample.contains(&format!("#   \"{word}\" ")), "{word}");
         let folder = tempfile::tempdir().expect("a temporary folder");
         let (authorities, _) = certificate(folder.path());

@@ -17,8 +17,10 @@ use posthaste::client::{Client, ClientOptions, Credentials, Identity, Protocol, 
 use posthaste::server::session::ServerSettings;
 use posthaste::server::wire::Rcpt;
 use posthaste::server::{Context, Layer, Listener, Refusal, Server, Service as _, accepted, handlers, refusal};
+use serde_json::json;
 use support::client::Smtp;
 use support::program::Program;
+use support::sink::Sink;
 use support::{certificate, wait_for};
 
 const LETTER: &str = "Subject: x\r\n\r\nHello\r\n";
@@ -328,17 +330,21 @@ async fn relay_lookups_takes_mail_from_users_and_for_mailboxes_it_looked_up() {
     wait_for("the user's message", support::PATIENCE, || next_hop.line().contains("<you@b.test>").then_some(()));
 }
 
-#[tokio::test]
-async fn embedded_relay_sends_what_it_takes_to_the_smart_host() {
+#[test]
+fn embedded_relay_submits_a_message_and_reports_what_fails() {
     let folder = tempfile::tempdir().unwrap();
-    let next_hop = Program::start(env!("CARGO_BIN_EXE_receive"), ["127.0.0.1:0"]);
-    let (to, queue) = (format!("[127.0.0.1]:{}", next_hop.port()), folder.path().join("queue"));
-    let arguments = ["127.0.0.1:0".as_ref(), to.as_ref(), queue.as_os_str()];
-    let relay = Program::start(env!("CARGO_BIN_EXE_embedded_relay"), arguments);
-    let options = ClientOptions::new("client.test".parse().unwrap());
-    let mut client = Client::connect(relay.address(), &options).await.unwrap();
-    let sent = client.send("me@a.test", ["you@b.test"], LETTER).await.unwrap();
-    assert!(replies(&sent)[0].starts_with("250 2.0.0 Queued as "), "{:?}", replies(&sent));
-    assert!(next_hop.line().starts_with("from <me@a.test> by 127.0.0.1:"));
-    assert_eq!(next_hop.line(), "to <you@b.test>");
+    let mut sink = Sink::start();
+    sink.rule("rcpt", &json!(["reply", "550 5.1.1 Gone"]), Some("gone@b.test"), None);
+    let (to, queue) = (format!("[127.0.0.1]:{}", sink.port), folder.path().join("queue"));
+    let arguments = [&*to, queue.to_str().unwrap(), "me@a.test", "you@b.test", "gone@b.test"];
+    let letter = "Date: Mon, 30 Nov 2026 10:00:00 +0000\nSubject: x\n\nHello\n";
+    let relay = Program::with_input(env!("CARGO_BIN_EXE_embedded_relay"), arguments, letter);
+    let mut lines: Vec<String> = std::iter::repeat_with(|| relay.line()).take(4).collect();
+    let last = lines.pop().unwrap();
+    lines[..2].sort();
+    assert!(lines[0].starts_with("<gone@b.test>: ") && lines[0].contains("550 5.1.1 Gone"), "{lines:?}");
+    assert_eq!(lines[1..], ["<you@b.test>: taken by [127.0.0.1]", "<me@a.test>: gets a report of 1"]);
+    assert_eq!(last, "<me@a.test>: taken by [127.0.0.1]");
+    let taken = sink.wait("gone@b.test", 1);
+    assert!(taken[0].reverse_path.is_empty() && taken[0].recipients[0].0 == "me@a.test", "{taken:?}");
 }

@@ -35,6 +35,7 @@ pub trait Policy: Send + Sync + 'static {
 /// Checks the mailboxes of the domains that the relay [serves](Policy::serves). The relay then
 /// refuses unknown ones while the client still has the message. Without this check the next hop
 /// refuses them, and the relay has to report to a sender that may be forged.
+/// [`RecipientTable`](crate::RecipientTable) does so by lists in memory.
 ///
 /// Timeout and panic are as for a [`Policy`].
 pub trait Recipients: Send + Sync + 'static {

@@ -1,17 +1,17 @@
-//! The shortest application that embeds the relay: mail from this host goes to a smart host.
+//! The shortest application that embeds the relay: it submits a message, which goes to a smart
+//! host. What happens to it is printed; of what fails the sender gets a report.
 //!
 //! ```text
-//! cargo run --bin embedded_relay -- 127.0.0.1:2525 smarthost.example.org:25 /tmp/queue
+//! cargo run --bin embedded_relay -- smarthost.example.org:25 /tmp/queue me@a.test you@b.test < letter
 //! ```
 
 use std::error::Error;
 
-use posthaste::relay::{
-    Relay, RelayOptions, Route, RouteTable,
-    client::SystemResolver,
-    queue::log::{LogOptions, LogQueue},
-    server::Listener,
-};
+use posthaste::client::{Reader, SystemResolver, Text};
+use posthaste::queue::Owner;
+use posthaste::queue::log::{LogOptions, LogQueue};
+use posthaste::relay::{Event, Relay, RelayOptions, Route, RouteTable};
+use posthaste::server::Envelope;
 
 #[tokio::main]
 async fn main() -> std::process::ExitCode {
@@ -20,18 +20,20 @@ async fn main() -> std::process::ExitCode {
 
 async fn run() -> Result<(), Box<dyn Error>> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
-    let [address, smarthost, folder] = &arguments[..] else {
-        return Err("usage: embedded_relay ADDRESS SMARTHOST:PORT QUEUE-FOLDER".into());
+    let [smarthost, folder, from, to @ ..] = &arguments[..] else {
+        return Err("usage: embedded_relay SMARTHOST:PORT QUEUE-FOLDER FROM TO...".into());
     };
     let (host, port) = smarthost.rsplit_once(':').ok_or("the smart host is HOST:PORT")?;
-    let queue = LogQueue::open(folder, LogOptions::default())?;
     let mut options = RelayOptions::new("localhost".parse()?);
-    options.policy.relay_from.push("127.0.0.0/8".parse()?);
     options.routes = RouteTable::all(Route::hosts([(host, port.parse()?)]));
-
-    let relay = Relay::new(queue, SystemResolver, options);
-    let listener = Listener::bind(address, relay.settings()).await?;
-    println!("listening on {}", listener.local_address()?);
-    relay.serve(relay.server().listen(listener), async { tokio::signal::ctrl_c().await.unwrap_or_default() }).await?;
-    Ok(())
+    let told = |event: &Event<'_>| match event {
+        Event::Delivered { recipient, remote, .. } => println!("{recipient}: taken by {remote}"),
+        Event::Failed { recipient, diagnostic, .. } => println!("{recipient}: {diagnostic}"),
+        Event::Reported { sender, failed, .. } => println!("{sender}: gets a report of {failed}"),
+        _ => {}
+    };
+    let relay = Relay::builder(LogQueue::open(folder, LogOptions::default())?, SystemResolver, options).observer(told);
+    let relay = relay.build();
+    relay.submit(Owner::default(), &Envelope::new(from, to)?, Text::new(Reader::new(tokio::io::stdin()))).await?;
+    Ok(relay.deliver(async { tokio::signal::ctrl_c().await.unwrap_or_default() }).await?)
 }

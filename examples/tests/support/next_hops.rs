@@ -121,10 +121,15 @@ impl NextHop {
     pub(crate) fn options(&self) -> ClientOptions {
         let mut options = ClientOptions::new("client.test".parse().expect("a name"));
         options.session.timeouts.command = PATIENCE;
-        let roots = Roots::empty().add_pem_file(self.folder().join("cert.pem")).expect("a certificate");
+        let roots = Roots::empty().add_pem_file(self.certificate()).expect("a certificate");
         options.tls = Tls::Required(Identity::verified(roots).expect("one authority"));
         options.credentials = Some(Credentials::new("me", "secret").into());
         options
+    }
+
+    /// The file of its certificate.
+    pub(crate) fn certificate(&self) -> PathBuf {
+        self.folder().join("cert.pem")
     }
 
     /// Waits until the server answers, and returns its name and port.

@@ -1,7 +1,7 @@
 //! An example program as a process.
 
 use std::ffi::OsStr;
-use std::io::{BufRead as _, BufReader};
+use std::io::{BufRead as _, BufReader, Write as _};
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::{Receiver, channel};
 
@@ -17,9 +17,20 @@ pub(crate) struct Program {
 impl Program {
     /// Starts a program of this package: `env!("CARGO_BIN_EXE_receive")`.
     pub(crate) fn start<A: AsRef<OsStr>>(program: &str, arguments: impl IntoIterator<Item = A>) -> Self {
+        Self::with_input(program, arguments, "")
+    }
+
+    /// As [`start`](Self::start), with this text as its standard input.
+    pub(crate) fn with_input<A: AsRef<OsStr>>(
+        program: &str,
+        arguments: impl IntoIterator<Item = A>,
+        input: &str,
+    ) -> Self {
         let mut command = Command::new(program);
-        command.args(arguments).stdin(Stdio::null()).stdout(Stdio::piped());
+        command.args(arguments).stdin(Stdio::piped()).stdout(Stdio::piped());
         let mut child = command.spawn().unwrap_or_else(|error| panic!("{program}: {error}"));
+        // It ends when this is dropped. A program that does not read it may have closed it.
+        let _ = child.stdin.take().expect("asked for above").write_all(input.as_bytes());
         let output = BufReader::new(child.stdout.take().expect("asked for above"));
         let (sender, lines) = channel();
         std::thread::spawn(move || output.lines().map_while(Result::ok).try_for_each(|line| sender.send(line)));

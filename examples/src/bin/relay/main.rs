@@ -40,9 +40,9 @@ enum Command {
     /// the next start.
     ///
     /// The first of these signals begins a drain: clients and deliveries have 30 seconds to end.
-    /// The second ends the relay at once. SIGHUP reads the files of the certificates again; those
-    /// in use stay if one of the files is wrong. SIGUSR1 and SIGUSR2 only write a line to the log.
-    /// A changed configuration is read at the next start.
+    /// The second ends the relay at once. SIGHUP reads the files of the certificates and of the
+    /// routes' passwords again; what is in use stays if a file is wrong. SIGUSR1 and SIGUSR2 only
+    /// write a line to the log. A changed configuration is read at the next start.
     #[command(after_help = EXITS)]
     Serve {
         /// The configuration.

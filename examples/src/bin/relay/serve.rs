@@ -18,7 +18,7 @@ use tracing::{info, warn};
 
 use crate::{
     Failure,
-    config::{Config, Dane, Policies, ServerCertificates},
+    config::{Config, Dane, Policies, RouteLogin, ServerCertificates},
     control, limits, log, secret,
 };
 
@@ -31,7 +31,7 @@ pub(crate) async fn run(mut config: Config, descriptors: Option<u64>) -> Result<
     let drain = CancellationToken::new();
     tokio::spawn(Signals::listen().map_err(Failure::run)?.end(drain.clone()));
     let hangup = signal(SignalKind::hangup()).map_err(Failure::run)?;
-    tokio::spawn(renew(hangup, config.certificates.take()));
+    tokio::spawn(renew(hangup, config.certificates.take(), std::mem::take(&mut config.logins)));
     for warning in &config.warnings {
         warn!("{warning}");
     }
@@ -58,7 +58,11 @@ pub(crate) async fn run(mut config: Config, descriptors: Option<u64>) -> Result<
         let bound = bound.with_tls(listener.tls).with_proxies(listener.proxies);
         listeners.push(bound.with_xclient(listener.xclient).with_xforward(listener.xforward));
     }
-    let relay = Relay::new(queue, resolver, options);
+    let relay = Relay::builder(queue, resolver, options);
+    let relay = match config.recipients {
+        Some(recipients) => relay.recipients(recipients).build(),
+        None => relay.build(),
+    };
     // Mail does not depend on it.
     let control = control::listen(&config.queue, relay.clone());
     if let Err(error) = &control {
@@ -132,16 +136,23 @@ fn stopped(why: impl std::fmt::Display) -> Failure {
     ))
 }
 
-/// Reads the certificates again at each SIGHUP. A signal that comes in the meantime counts once.
-async fn renew(mut hangup: Signal, certificates: Option<ServerCertificates>) {
+/// Reads the certificates and the passwords of routes again at each SIGHUP. A signal that comes in
+/// the meantime counts once.
+async fn renew(mut hangup: Signal, certificates: Option<ServerCertificates>, logins: Vec<RouteLogin>) {
     while hangup.recv().await.is_some() {
-        match certificates.clone() {
-            // Not on a thread that carries mail: the files may be on a slow disk.
-            Some(certificates) => drop(tokio::task::spawn_blocking(move || certificates.renew()).await),
-            None => info!(
-                "SIGHUP reads certificates again, and there are none; a changed configuration is read at the next start"
-            ),
+        if certificates.is_none() && logins.is_empty() {
+            info!(
+                "SIGHUP reads certificates and passwords of routes again, and there are none; a changed configuration is read at the next start"
+            );
+            continue;
         }
+        let (certificates, logins) = (certificates.clone(), logins.clone());
+        // Not on a thread that carries mail: the files may be on a slow disk.
+        let renewed = tokio::task::spawn_blocking(move || {
+            certificates.iter().for_each(ServerCertificates::renew);
+            logins.iter().for_each(RouteLogin::renew);
+        });
+        drop(renewed.await);
     }
 }
 

@@ -1,18 +1,23 @@
 //! The file as it is written. Each value is checked by itself, so that each mistake is found and
 //! has a place.
 
-use std::{net::SocketAddr, path::PathBuf, time::Duration};
+use std::{
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use posthaste::relay::{AddFields, DomainPattern, IpNet};
 use posthaste::server::{
     ScramKey,
     wire::{Domain, Mailbox, Secret},
 };
-use toml::de::{DeTable, DeValue};
+use toml::de::DeTable;
 
 use super::{
     findings::{At, Findings, Place},
-    table::{Read, Table, kind},
+    route::Route,
+    table::Table,
     values,
 };
 
@@ -86,30 +91,6 @@ pub(super) struct Account {
     pub(super) verifier: Option<At<ScramKey>>,
 }
 
-#[derive(Debug)]
-pub(super) struct Route {
-    pub(super) domains: Option<At<Vec<At<DomainPattern>>>>,
-    pub(super) to: Option<At<To>>,
-    pub(super) tls: Option<At<RouteTls>>,
-    pub(super) chunking: Option<At<bool>>,
-}
-
-#[derive(Debug, Clone)]
-pub(super) enum To {
-    Mx,
-    Hosts(Vec<At<(String, u16)>>),
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum RouteTls {
-    Off,
-    Opportunistic,
-    /// Verified where the route names a host by its name, and otherwise not.
-    Required,
-    Verified,
-    Unverified,
-}
-
 /// What is offered; everything, unless it is switched off.
 #[derive(Debug, Default)]
 pub(super) struct Offers {
@@ -170,30 +151,33 @@ pub(super) struct Limits {
 }
 
 impl File {
-    /// Reads the text. `None`: the syntax has faults, and all of them are among the findings.
-    pub(super) fn read(text: &str, findings: &mut Findings) -> Option<Self> {
+    /// Reads the text, and the files that routes name in the folder. `None`: the syntax has faults,
+    /// and all of them are among the findings.
+    pub(super) fn read(text: &str, folder: &Path, findings: &mut Findings) -> Option<Self> {
         let (table, errors) = DeTable::parse_recoverable(text);
         for error in &errors {
             let problem = error.message().lines().collect::<Vec<_>>().join(", ");
             let text = format!("this is no TOML: {problem}; write key = value, with text in quotes");
             findings.syntax(error.span().map(|span| span.start), &text);
         }
-        errors.is_empty().then(|| Self::from_table(table.get_ref(), findings))
+        errors.is_empty().then(|| Self::from_table(table.get_ref(), folder, findings))
     }
 
-    fn from_table(table: &DeTable<'_>, findings: &mut Findings) -> Self {
+    fn from_table(table: &DeTable<'_>, folder: &Path, findings: &mut Findings) -> Self {
         let mut file = Table::new("", None, table);
         let read = Self {
             hostname: file.take("hostname", findings, values::domain),
             postmaster: file.take("postmaster", findings, values::mailbox),
             queue: file.take("queue", findings, values::path),
             relay_from: file.list("relay_from", findings, values::network),
-            relay_domains: file.list("relay_domains", findings, values::pattern),
+            relay_domains: file.list_or_file("relay_domains", folder, findings, values::pattern),
             listeners: each(file.tables("listener", findings), findings, Listener::read),
             refuse: file.table("refuse", findings).map(|table| Refuse::read(table, findings)).unwrap_or_default(),
             tls: each(file.table_or_tables("tls", findings), findings, TlsFiles::read),
             accounts: each(file.tables("account", findings), findings, Account::read),
-            routes: each(file.tables("route", findings), findings, Route::read),
+            routes: each(file.tables("route", findings), findings, |table, findings| {
+                Route::read(table, folder, findings)
+            }),
             add_fields: file.table("submission", findings).and_then(|mut table| {
                 let add_fields = table.take("add_fields", findings, values::add_fields);
                 table.end(findings);
@@ -213,7 +197,11 @@ impl File {
     }
 }
 
-fn each<'t, T>(tables: Vec<Table<'t>>, findings: &mut Findings, read: fn(Table<'t>, &mut Findings) -> T) -> Vec<T> {
+fn each<'t, T>(
+    tables: Vec<Table<'t>>,
+    findings: &mut Findings,
+    read: impl Fn(Table<'t>, &mut Findings) -> T,
+) -> Vec<T> {
     tables.into_iter().map(|table| read(table, findings)).collect()
 }
 
@@ -287,45 +275,6 @@ impl Account {
         let verifier = table.take("verifier", findings, values::verifier);
         table.end(findings);
         Self { name, password, verifier }
-    }
-}
-
-impl Route {
-    fn read(mut table: Table<'_>, findings: &mut Findings) -> Self {
-        let domains = table.full_list("domains", true, findings, values::pattern);
-        let to = match table.is_list("to") {
-            true => table
-                .full_list("to", true, findings, values::host_and_port)
-                .map(|list| At { value: To::Hosts(list.value), place: list.place }),
-            false => table.need("to", findings, mx),
-        };
-        let tls = table.take("tls", findings, values::route_tls);
-        let chunking = table.take("chunking", findings, values::flag);
-        table.end(findings);
-        Self { domains, to, tls, chunking }
-    }
-
-    /// How much TLS it has, never [`RouteTls::Required`]: that becomes `Verified` if the route
-    /// names its hosts by name, and `Unverified` otherwise.
-    pub(super) fn tls_in_force(&self) -> RouteTls {
-        let hosts = match self.to.as_ref().map(|to| &to.value) {
-            Some(To::Hosts(hosts)) => hosts.as_slice(),
-            Some(To::Mx) | None => &[],
-        };
-        let names_a_host = hosts.iter().any(|host| !host.value.0.starts_with('['));
-        match self.tls.as_ref().map_or(RouteTls::Opportunistic, |tls| tls.value) {
-            RouteTls::Required if names_a_host => RouteTls::Verified,
-            RouteTls::Required => RouteTls::Unverified,
-            tls => tls,
-        }
-    }
-}
-
-fn mx(value: &DeValue<'_>) -> Read<To> {
-    match value.as_str() {
-        Some("mx") => Ok(To::Mx),
-        Some(word) => Err(format!("`{word}` is no next hop")),
-        None => Err(format!("it is {} and no next hop", kind(value))),
     }
 }
 

@@ -5,16 +5,23 @@ use std::fmt;
 /// Everything that was found, in the order of the lines. It never shows the value of a secret.
 #[derive(Debug)]
 pub(crate) struct Findings {
-    /// What the configuration is called.
+    /// The configuration, and the lists that it names.
+    sources: Vec<Source>,
+    found: Vec<Finding>,
+}
+
+/// A file.
+#[derive(Debug)]
+struct Source {
     name: String,
     /// Where each line of it starts.
     lines: Vec<usize>,
-    found: Vec<Finding>,
 }
 
 #[derive(Debug)]
 struct Finding {
     key: &'static str,
+    source: usize,
     /// `None`: it is about something that is missing.
     line: Option<usize>,
     severity: Severity,
@@ -35,6 +42,8 @@ enum Severity {
 pub(super) struct Place {
     pub(super) key: &'static str,
     pub(super) offset: Option<usize>,
+    /// The file, by its number. 0: the configuration.
+    pub(super) source: usize,
 }
 
 /// A value and where it stands.
@@ -47,14 +56,35 @@ pub(super) struct At<T> {
 impl Place {
     /// A key that is not written down.
     pub(super) const fn absent(key: &'static str) -> Self {
-        Self { key, offset: None }
+        Self { key, offset: None, source: 0 }
+    }
+
+    /// A place in the configuration.
+    pub(super) const fn of(key: &'static str, offset: Option<usize>) -> Self {
+        Self { key, offset, source: 0 }
+    }
+}
+
+impl Source {
+    fn new(name: &str, text: &str) -> Self {
+        let starts = text.match_indices('\n').map(|(end, _)| end + 1);
+        Self { name: name.to_owned(), lines: std::iter::once(0).chain(starts).collect() }
+    }
+
+    fn line(&self, offset: usize) -> usize {
+        self.lines.partition_point(|start| *start <= offset)
     }
 }
 
 impl Findings {
     pub(super) fn new(name: &str, text: &str) -> Self {
-        let starts = text.match_indices('\n').map(|(end, _)| end + 1);
-        Self { name: name.to_owned(), lines: std::iter::once(0).chain(starts).collect(), found: Vec::new() }
+        Self { sources: vec![Source::new(name, text)], found: Vec::new() }
+    }
+
+    /// Adds a file that has places of its own, and returns its number.
+    pub(super) fn add_source(&mut self, name: &str, text: &str) -> usize {
+        self.sources.push(Source::new(name, text));
+        self.sources.len() - 1
     }
 
     /// The file cannot be read at all.
@@ -77,17 +107,18 @@ impl Findings {
 
     /// A mistake that is found before any key is known.
     pub(super) fn syntax(&mut self, offset: Option<usize>, text: &str) {
-        self.add(Place { key: "", offset }, Severity::Error, text.to_owned());
+        self.add(Place::of("", offset), Severity::Error, text.to_owned());
     }
 
     /// An unknown key.
     pub(super) fn unknown(&mut self, key: &str, offset: usize, text: impl fmt::Display) {
-        self.add(Place { key: "", offset: Some(offset) }, Severity::Error, format!("{key}: {text}"));
+        self.add(Place::of("", Some(offset)), Severity::Error, format!("{key}: {text}"));
     }
 
     fn add(&mut self, place: Place, severity: Severity, text: String) {
-        let line = place.offset.map(|_| self.line(place));
-        self.found.push(Finding { key: place.key, line, severity, text });
+        let Place { key, offset, source } = place;
+        let line = offset.and_then(|offset| Some(self.sources.get(source)?.line(offset)));
+        self.found.push(Finding { key, source, line, severity, text });
     }
 
     pub(super) fn has_errors(&self) -> bool {
@@ -100,18 +131,24 @@ impl Findings {
         self.found.iter().filter(is_error).any(|finding| keys.contains(&finding.key))
     }
 
-    /// The number of a line, for people.
-    pub(super) fn line(&self, place: Place) -> usize {
-        place.offset.map_or(0, |offset| self.lines.partition_point(|start| *start <= offset))
+    /// The number of a line, for people, with the name of the file if it is another one.
+    pub(super) fn line(&self, place: Place) -> String {
+        let source = self.sources.get(place.source);
+        let line = source.zip(place.offset).map_or(0, |(source, offset)| source.line(offset));
+        match source {
+            Some(source) if place.source > 0 => format!("{line} of {}", source.name),
+            _ => line.to_string(),
+        }
     }
 
-    /// A line for each, in the order of their lines.
+    /// A line for each, in the order of their files and lines.
     pub(crate) fn into_lines(mut self) -> Vec<String> {
-        self.found.sort_by_key(|finding| finding.line);
-        let name = self.name;
+        self.found.sort_by_key(|finding| (finding.source, finding.line));
+        let sources = self.sources;
+        let name = |finding: &Finding| sources.get(finding.source).map_or("", |source| &source.name).to_owned();
         let line = |finding: Finding| match finding.line {
-            Some(line) => format!("{name}:{line}: {}", finding.text),
-            None => format!("{name}: {}", finding.text),
+            Some(line) => format!("{}:{line}: {}", name(&finding), finding.text),
+            None => format!("{}: {}", name(&finding), finding.text),
         };
         self.found.into_iter().map(line).collect()
     }

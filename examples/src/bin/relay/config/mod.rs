@@ -8,6 +8,9 @@ mod file;
 mod findings;
 mod guards;
 mod keys;
+mod lists;
+mod login;
+mod route;
 mod table;
 mod tls;
 mod values;
@@ -19,10 +22,8 @@ use std::{
     time::Duration,
 };
 
-use posthaste::client::{Identity, Tls as ClientTls, session::client::ClientTimeouts};
-use posthaste::relay::{
-    DeliveryOptions, DomainPattern, IpNet, NextHop, RelayOptions, Route, RouteTable, future_release, offers,
-};
+use posthaste::client::session::client::ClientTimeouts;
+use posthaste::relay::{DeliveryOptions, IpNet, RecipientTable, RelayOptions, future_release, offers};
 use posthaste::server::{
     NetworkSet, ServerOptions, Tls,
     rustls::{ClientConfig, ServerConfig},
@@ -36,10 +37,11 @@ use posthaste::server::{
 pub(crate) use accounts::AccountsConfig;
 pub(crate) use certificates::ServerCertificates;
 pub(crate) use file::Dane;
-use file::{File, ListenerTls, RouteTls, To};
+use file::{File, ListenerTls};
 use findings::At;
 pub(crate) use findings::Findings;
 pub(crate) use guards::Guards;
+pub(crate) use login::RouteLogin;
 
 /// Everything that the program needs to know.
 #[derive(Debug)]
@@ -52,6 +54,10 @@ pub(crate) struct Config {
     pub(crate) listeners: Vec<ListenerConfig>,
     /// `None`: no listener has TLS.
     pub(crate) certificates: Option<ServerCertificates>,
+    /// `None`: no route knows its mailboxes.
+    pub(crate) recipients: Option<RecipientTable>,
+    /// Those of the routes.
+    pub(crate) logins: Vec<RouteLogin>,
     pub(crate) dns: Vec<SocketAddr>,
     pub(crate) accounts: AccountsConfig,
     /// Still without accounts.
@@ -120,8 +126,8 @@ impl Config {
             None => ("the built-in configuration".to_owned(), String::new()),
         };
         let mut findings = Findings::new(&name, &text);
-        let Some(file) = File::read(&text, &mut findings) else { return Err(findings) };
         let folder = path.and_then(Path::parent).unwrap_or(Path::new(""));
+        let Some(file) = File::read(&text, folder, &mut findings) else { return Err(findings) };
         let verifies = check::verifies(&file);
         let authorities = file.delivery.authorities.as_ref();
         let verified_tls = match verifies || authorities.is_some() {
@@ -195,7 +201,7 @@ impl Config {
             file.relay_domains.as_ref().map(|list| values_of(&list.value)).unwrap_or_default().into();
         relay.postmaster = value(file.postmaster.as_ref());
         relay.add_fields = value(file.add_fields.as_ref()).unwrap_or_default();
-        relay.routes = routes(&file, verified_tls.as_ref(), &any_tls);
+        relay.routes = route::table(&file, verified_tls.as_ref(), &any_tls);
         relay.delivery = delivery;
         Self {
             name,
@@ -203,6 +209,8 @@ impl Config {
             queue,
             listeners: listeners(&file, &settings, certificates.as_ref().map(ServerCertificates::config)),
             certificates,
+            recipients: route::recipients(&file),
+            logins: route::logins(&file),
             dns: file.dns.as_ref().map(|servers| values_of(&servers.value)).unwrap_or_default(),
             guards: Guards::new(&file, &relay.policy.relay_from),
             relay,
@@ -253,38 +261,6 @@ fn server(limits: &file::Limits) -> ServerOptions {
     let envelopes = value(limits.envelope_memory.as_ref()).and_then(|octets| usize::try_from(octets).ok());
     server.envelopes = envelopes.unwrap_or(server.envelopes);
     server
-}
-
-/// Where mail goes to: as the file says, or everything by MX.
-fn routes(file: &File, verified_tls: Option<&Arc<ClientConfig>>, any_tls: &Arc<ClientConfig>) -> RouteTable {
-    let client = |tls| match (tls, verified_tls) {
-        (RouteTls::Off, _) => Some(ClientTls::Off),
-        (RouteTls::Opportunistic, _) => Some(ClientTls::Opportunistic(Arc::clone(any_tls))),
-        (RouteTls::Required | RouteTls::Unverified, _) => {
-            Some(ClientTls::Required(Identity::Unverified(Arc::clone(any_tls))))
-        }
-        (RouteTls::Verified, Some(config)) => Some(ClientTls::Required(Identity::Verified(Arc::clone(config)))),
-        // An error that was found before.
-        (RouteTls::Verified, None) => None,
-    };
-    let written = file.routes.iter().filter_map(|written| {
-        let to = match &written.to.as_ref()?.value {
-            To::Mx => NextHop::Mx,
-            To::Hosts(hosts) => NextHop::Hosts(values_of(hosts)),
-        };
-        let mut route = Route::new(to);
-        route.tls = client(written.tls_in_force())?;
-        route.chunking = check::is_on(written.chunking.as_ref());
-        Some((values_of::<DomainPattern>(&written.domains.as_ref()?.value), route))
-    });
-    let mut table = RouteTable::empty();
-    written.for_each(|(domains, route)| table.push(domains, route));
-    if table.is_empty() {
-        let mut route = Route::new(NextHop::Mx);
-        route.tls = ClientTls::Opportunistic(Arc::clone(any_tls));
-        table = RouteTable::all(route);
-    }
-    table
 }
 
 fn listeners(file: &File, settings: &ServerSettings, tls: Option<&Arc<ServerConfig>>) -> Vec<ListenerConfig> {

@@ -1,5 +1,7 @@
 //! A table, read key by key, so that each mistake is found and has a place.
 
+use std::path::Path;
+
 use toml::{
     Spanned,
     de::{DeTable, DeValue},
@@ -8,6 +10,7 @@ use toml::{
 use super::{
     findings::{At, Findings, Place},
     keys::{known, remedy},
+    lists, values,
 };
 
 /// A table whose keys are taken one after another. Keys that are left at the end do not exist.
@@ -32,7 +35,7 @@ impl<'t> Table<'t> {
 
     /// Where the table stands.
     pub(super) const fn place(&self) -> Place {
-        Place { key: self.name, offset: self.head }
+        Place::of(self.name, self.head)
     }
 
     /// Returns `true` if a key is there and was not taken yet.
@@ -45,10 +48,20 @@ impl<'t> Table<'t> {
         self.entries.iter().any(|(name, _, value)| *name == key && value.get_ref().is_array())
     }
 
+    /// Returns `true` if the value of a key is text.
+    pub(super) fn is_text(&self, key: &str) -> bool {
+        self.entries.iter().any(|(name, _, value)| *name == key && value.get_ref().is_str())
+    }
+
+    /// Returns `true` if the value of a key is a table.
+    fn is_table(&self, key: &str) -> bool {
+        self.entries.iter().any(|(name, _, value)| *name == key && value.get_ref().is_table())
+    }
+
     fn pop(&mut self, key: &'static str) -> Option<(Place, &'t Spanned<DeValue<'t>>)> {
         let at = self.entries.iter().position(|(name, ..)| *name == key)?;
         let (_, offset, value) = self.entries.swap_remove(at);
-        Some((Place { key, offset: Some(offset) }, value))
+        Some((Place::of(key, Some(offset)), value))
     }
 
     /// The value of a key. `None`: missing or wrong.
@@ -82,7 +95,7 @@ impl<'t> Table<'t> {
     }
 
     fn missing(&self, key: &'static str, findings: &mut Findings) {
-        let place = Place { key, offset: self.head };
+        let place = Place::of(key, self.head);
         findings.error(place, format_args!("it is missing; {}", remedy(self.name, key)));
     }
 
@@ -101,7 +114,7 @@ impl<'t> Table<'t> {
         };
         let mut values = Vec::with_capacity(items.len());
         for item in items.iter() {
-            let place = Place { key, offset: Some(item.span().start) };
+            let place = Place::of(key, Some(item.span().start));
             match read(item.get_ref()) {
                 Ok(value) => values.push(At { value, place }),
                 Err(problem) => findings.error(place, format_args!("{problem}; {remedy}")),
@@ -123,11 +136,50 @@ impl<'t> Table<'t> {
             self.missing(key, findings);
         }
         let list = self.list(key, findings, read)?;
+        self.not_empty(key, list, findings)
+    }
+
+    fn not_empty<T>(&self, key: &str, list: At<Vec<T>>, findings: &mut Findings) -> Option<At<Vec<T>>> {
         if list.value.is_empty() {
             findings.error(list.place, format_args!("the list is empty; {}", remedy(self.name, key)));
             return None;
         }
         Some(list)
+    }
+
+    /// As [`list`](Self::list), for values that may also be in a file of the folder, one a line:
+    /// `{ file = "NAME" }`.
+    pub(super) fn list_or_file<T>(
+        &mut self,
+        key: &'static str,
+        folder: &Path,
+        findings: &mut Findings,
+        read: impl Fn(&str) -> Read<T>,
+    ) -> Option<At<Vec<At<T>>>> {
+        if !self.is_table(key) {
+            return self.list(key, findings, |value| read(values::text(value)?));
+        }
+        let mut table = self.table(key, findings)?;
+        let place = table.place();
+        let file = table.need("file", findings, values::path);
+        table.end(findings);
+        let value = lists::read(&file?.value, place, folder, findings, read)?;
+        Some(At { value, place })
+    }
+
+    /// As [`list_or_file`](Self::list_or_file), for values that must be there.
+    pub(super) fn full_list_or_file<T>(
+        &mut self,
+        key: &'static str,
+        folder: &Path,
+        findings: &mut Findings,
+        read: impl Fn(&str) -> Read<T>,
+    ) -> Option<At<Vec<At<T>>>> {
+        if !self.has(key) {
+            self.missing(key, findings);
+        }
+        let list = self.list_or_file(key, folder, findings, read)?;
+        self.not_empty(key, list, findings)
     }
 
     /// A table within this one.
@@ -155,7 +207,7 @@ impl<'t> Table<'t> {
         for item in items.iter() {
             match item.get_ref() {
                 DeValue::Table(table) => tables.push(Self::new(key, Some(item.span().start), table)),
-                other => findings.error(Place { key, offset: Some(item.span().start) }, wrong(other)),
+                other => findings.error(Place::of(key, Some(item.span().start)), wrong(other)),
             }
         }
         tables

@@ -8,7 +8,7 @@ use std::{
 use jiff::{Span, SpanRelativeTo};
 use posthaste::client::HostName;
 use posthaste::queue::{MAX_DELAY, MAX_DELIVERIES};
-use posthaste::relay::{AddFields, DomainPattern, IpNet};
+use posthaste::relay::{AddFields, DomainPattern, IpNet, MailboxPattern};
 use posthaste::server::{
     NameSet, ScramKey,
     session::{sasl::prepare, server::Tolerance},
@@ -17,7 +17,8 @@ use posthaste::server::{
 use toml::de::DeValue;
 
 use super::{
-    file::{Dane, ListenerTls, Role, RouteTls},
+    file::{Dane, ListenerTls, Role},
+    route::{Mailboxes, RouteTls},
     table::{Read, kind},
 };
 
@@ -65,8 +66,18 @@ pub(super) fn network(value: &DeValue<'_>) -> Read<IpNet> {
     parsed(value)
 }
 
-pub(super) fn pattern(value: &DeValue<'_>) -> Read<DomainPattern> {
-    parsed(value)
+pub(super) fn pattern(text: &str) -> Read<DomainPattern> {
+    parsed_text(text)
+}
+
+/// A mailbox, a domain, or those below one.
+pub(super) fn mailbox_pattern(text: &str) -> Read<MailboxPattern> {
+    parsed_text(text)
+}
+
+/// What is known of mailboxes without a list.
+pub(super) fn mailboxes(value: &DeValue<'_>) -> Read<Mailboxes> {
+    word(value, &[("unknown", ())]).map(|()| Mailboxes::Unknown)
 }
 
 /// A name in EHLO, or those below one.
@@ -98,7 +109,8 @@ pub(super) fn password(value: &DeValue<'_>) -> Read<Secret<String>> {
     prepared(text(value)?).map(Secret::new)
 }
 
-fn prepared(text: &str) -> Read<String> {
+/// A name or a password as SASL sends it.
+pub(super) fn prepared(text: &str) -> Read<String> {
     if text.is_empty() {
         return Err("it is empty".to_owned());
     }
@@ -245,6 +257,7 @@ pub(super) fn route_tls(value: &DeValue<'_>) -> Read<RouteTls> {
         ("required", RouteTls::Required),
         ("verified", RouteTls::Verified),
         ("unverified", RouteTls::Unverified),
+        ("implicit", RouteTls::Implicit),
     ];
     word(value, &words)
 }
@@ -278,6 +291,9 @@ pub(super) fn host_and_port(value: &DeValue<'_>) -> Read<(String, u16)> {
 }
 
 fn parsed<T: FromStr<Err: Display>>(value: &DeValue<'_>) -> Read<T> {
-    let text = text(value)?;
+    parsed_text(text(value)?)
+}
+
+fn parsed_text<T: FromStr<Err: Display>>(text: &str) -> Read<T> {
     text.parse().map_err(|error| format!("`{text}`: {error}"))
 }

@@ -10,8 +10,9 @@ use rustix::process::{Resource, getrlimit};
 use super::{asks_for_mx, guards, is_on, is_wanted, names_hosts, takes_submissions, verifies};
 use crate::config::{
     DEFAULT_CONCURRENCY, Facts,
-    file::{Dane, File, ListenerTls, RouteTls, To},
+    file::{Dane, File, ListenerTls},
     findings::{Findings, Place},
+    route::{RouteTls, To},
     values::span,
 };
 use crate::limits::needed;
@@ -111,16 +112,17 @@ fn descriptors(file: &File, findings: &mut Findings) {
 fn routes(file: &File, facts: &Facts<'_>, findings: &mut Findings) {
     for route in &file.routes {
         let (Some(to), Some(tls)) = (&route.to, &route.tls) else { continue };
-        if matches!(to.value, To::Mx) && tls.value == RouteTls::Verified {
+        if matches!(to.value, To::Mx) && matches!(tls.value, RouteTls::Verified | RouteTls::Implicit) {
             let text = "by MX no certificate proves who a host is, since DNS alone has given its name";
             let remedy = "say \"required\" for TLS whatever the certificate, or name the hosts";
             findings.error(tls.place, format_args!("{text}; {remedy}"));
-        } else if route.tls_in_force() == RouteTls::Verified
+        } else if route.is_verified()
+            && route.authorities.is_none()
             && facts.verified_tls.is_none()
             && file.delivery.authorities.is_none()
         {
             let text = "this host trusts no authorities";
-            findings.error(tls.place, format_args!("{text}; write `authorities` in [delivery]"));
+            findings.error(tls.place, format_args!("{text}; write `authorities` here or in [delivery]"));
         }
     }
     let by_mx = asks_for_mx(file);

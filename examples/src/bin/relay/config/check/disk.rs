@@ -12,6 +12,7 @@ use crate::config::{
     Facts,
     file::File,
     findings::{Findings, Place},
+    route,
 };
 
 /// The longest name of a socket, without its end.
@@ -31,6 +32,10 @@ pub(super) fn check(file: &File, facts: &Facts<'_>, findings: &mut Findings) {
             "take that away with `chmod o=`",
             findings,
         );
+    }
+    for login in route::logins(file) {
+        let remedy = "take that away with `chmod o=`";
+        readable_by_all(&login.file.value, login.file.place, "a password", remedy, findings);
     }
     let place = file.queue.as_ref().map_or(Place::absent("queue"), |queue| queue.place);
     queue(&facts.queue, place, findings);

@@ -4,13 +4,16 @@
 mod delivery;
 mod disk;
 mod listeners;
+mod logins;
 mod paths;
 mod policy;
+mod recipients;
 
 use super::{
     Facts,
-    file::{Dane, File, RouteTls, To},
+    file::{Dane, File},
     findings::{At, Findings},
+    route::To,
 };
 
 /// Looks at everything.
@@ -18,6 +21,7 @@ pub(super) fn all(file: &File, facts: &Facts<'_>, findings: &mut Findings) {
     listeners::check(file, findings);
     policy::check(file, facts, findings);
     paths::check(file, facts, findings);
+    logins::check(file, findings);
     delivery::check(file, facts, findings);
     disk::check(file, facts, findings);
 }
@@ -57,7 +61,7 @@ pub(super) fn guards(file: &File) -> bool {
 pub(super) fn verifies(file: &File) -> bool {
     (guards(file) && names_hosts(file))
         || is_wanted(file.delivery.mta_sts.as_ref())
-        || file.routes.iter().any(|route| route.tls_in_force() == RouteTls::Verified)
+        || file.routes.iter().any(|route| route.is_verified() && route.authorities.is_none())
 }
 
 /// Returns `true` if a route asks DNS for its hosts.

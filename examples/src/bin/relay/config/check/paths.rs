@@ -2,7 +2,7 @@
 //! leads away.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     net::{IpAddr, Ipv4Addr, SocketAddr},
 };
 
@@ -11,17 +11,18 @@ use posthaste::server::wire::{Domain, address::AddressLiteral};
 
 use super::{
     listeners::{covers, is_local},
-    takes_submissions,
+    recipients, takes_submissions,
 };
 use crate::config::{
     DEFAULT_ADDRESS, Facts,
-    file::{File, Route, To},
+    file::File,
     findings::{At, Findings, Place},
+    route::{Route, To, is_loopback},
 };
 
 /// Which pattern of the routes has which domains first.
 #[derive(Debug, Default)]
-struct Taken {
+pub(super) struct Taken {
     any: Option<Owner>,
     exact: HashMap<String, Owner>,
     below: HashMap<String, Owner>,
@@ -29,14 +30,14 @@ struct Taken {
 
 /// A route, and where its pattern stands.
 #[derive(Debug, Clone, Copy)]
-struct Owner {
-    route: usize,
-    place: Place,
+pub(super) struct Owner {
+    pub(super) route: usize,
+    pub(super) place: Place,
 }
 
 impl Taken {
     /// Who has all domains of a pattern.
-    fn owner(&self, pattern: &DomainPattern) -> Option<Owner> {
+    pub(super) fn owner(&self, pattern: &DomainPattern) -> Option<Owner> {
         let of = |name: &str, same: Option<&Owner>| {
             let parents = name.match_indices('.').filter_map(|(at, _)| self.below.get(name.get(at + 1..)?));
             parents.chain(same).chain(&self.any).min_by_key(|owner| owner.route).copied()
@@ -48,14 +49,20 @@ impl Taken {
         }
     }
 
-    /// Returns `true` if some domain of the pattern, at least, has an owner.
-    fn has_some_of(&self, pattern: &DomainPattern) -> bool {
-        let DomainPattern::Below(parent) = pattern else { return self.owner(pattern).is_some() };
-        let within = |name: &String| name.strip_suffix(&**parent).is_some_and(|rest| rest.ends_with('.'));
-        self.owner(pattern).is_some() || self.exact.keys().chain(self.below.keys()).any(within)
+    /// Returns `true` if some domain of the pattern, at least, has an owner. `parents`: those of
+    /// all names, from [`parents`](Self::parents).
+    fn has_some_of(&self, pattern: &DomainPattern, parents: &HashSet<&str>) -> bool {
+        let is_parent = matches!(pattern, DomainPattern::Below(parent) if parents.contains(&**parent));
+        is_parent || self.owner(pattern).is_some()
     }
 
-    fn add(&mut self, pattern: &DomainPattern, owner: Owner) {
+    /// The names above those of all patterns.
+    fn parents(&self) -> HashSet<&str> {
+        let names = self.exact.keys().chain(self.below.keys());
+        names.flat_map(|name| name.match_indices('.').filter_map(|(at, _)| name.get(at + 1..))).collect()
+    }
+
+    pub(super) fn add(&mut self, pattern: &DomainPattern, owner: Owner) {
         match pattern {
             DomainPattern::Any => drop(self.any.get_or_insert(owner)),
             DomainPattern::Exact(name) => drop(self.exact.entry(name.clone()).or_insert(owner)),
@@ -73,7 +80,7 @@ pub(super) fn check(file: &File, facts: &Facts<'_>, findings: &mut Findings) {
         }
     }
     // What a route with a mistake in it has, is not known.
-    if findings.has_error_in(&["route", "domains", "to"])
+    if findings.has_error_in(&["route", "domains", "file", "to"])
         && (file.routes.is_empty() || file.routes.iter().any(is_unclear))
     {
         return;
@@ -82,8 +89,9 @@ pub(super) fn check(file: &File, facts: &Facts<'_>, findings: &mut Findings) {
         taken.any = Some(Owner { route: 0, place: Place::absent("route") });
     }
     let by_mx = |owner: Owner| file.routes.get(owner.route).is_none_or(is_mx);
+    let parents = taken.parents();
     for domain in file.relay_domains.iter().flat_map(|domains| &domains.value) {
-        if domain.value != DomainPattern::Any && !taken.has_some_of(&domain.value) {
+        if domain.value != DomainPattern::Any && !taken.has_some_of(&domain.value, &parents) {
             let text = format!("no route has `{}`, and mail for it is refused", domain.value);
             findings.error(domain.place, format_args!("{text}; add a [[route]] for it, or take it out"));
         }
@@ -103,7 +111,8 @@ pub(super) fn check(file: &File, facts: &Facts<'_>, findings: &mut Findings) {
         }
     }
     everywhere(file, &taken, findings);
-    if !findings.has_error_in(&["hostname", "postmaster", "relay_from", "relay_domains", "listener", "role"]) {
+    recipients::check(file, &taken, &own, findings);
+    if !findings.has_error_in(&["hostname", "postmaster", "relay_from", "relay_domains", "file", "listener", "role"]) {
         takes_nothing(file, own_leads_away, findings);
     }
 }
@@ -178,10 +187,9 @@ fn reaches(name: &str, port: u16, listener: SocketAddr, facts: &Facts<'_>) -> bo
         None => {
             let name = name.to_ascii_lowercase();
             let node = rustix::system::uname().nodename().to_string_lossy().to_ascii_lowercase();
-            let is_loopback = name == "localhost" || name.ends_with(".localhost");
             let is_own = name == facts.host_name.as_str().to_ascii_lowercase() || name == node;
             let loopback = IpAddr::V4(Ipv4Addr::LOCALHOST);
-            is_own || (is_loopback && (bound.is_loopback() || covers(bound, loopback)))
+            is_own || (is_loopback(&name) && (bound.is_loopback() || covers(bound, loopback)))
         }
     }
 }

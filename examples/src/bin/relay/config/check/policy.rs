@@ -245,7 +245,8 @@ fn relay_domains(domains: &[At<DomainPattern>], facts: &Facts<'_>, findings: &mu
             }
             _ => {}
         }
-        if let Some(line) = known.insert(&domain.value, findings.line(place)) {
+        if let Some(before) = known.insert(&domain.value, place) {
+            let line = findings.line(before);
             findings.warn(place, format_args!("`{}` stands in line {line} already; take it out", domain.value));
         }
     }
