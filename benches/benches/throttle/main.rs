@@ -1,5 +1,5 @@
-//! A provider that takes 20 connections and 100 messages a minute, and answers 421 4.7.0 beyond it:
-//! how much of what it takes is delivered after one minute, and how many attempts it refuses.
+//! A provider takes 20 connections and 100 messages a minute, and answers 421 4.7.0 beyond it. How
+//! much of what it takes is delivered after one minute, and how many attempts does it refuse?
 //!
 //! ```text
 //! cargo bench -p posthaste-benches --bench throttle

@@ -15,7 +15,7 @@ use posthaste_client::{
 };
 use posthaste_queue::Queue;
 use posthaste_server::wire::{EnhancedCode, ReplyCode, ReversePath};
-use tracing::debug;
+use tracing::{debug, info};
 
 use super::{
     connect::{Connected, Dialer, Way, given_up, health, unverified, why_back},
@@ -55,7 +55,7 @@ pub(super) async fn run<Q: Queue, R: Resolver>(
     let proves = !flow.was_silent && delivery.has_delivered() && job.outside.mail.reverse_path != ReversePath::Null;
     let is_connected = unreachable.is_none();
     let unreachable = unreachable.map(|why| match refused {
-        Some((words, _)) if !why.is_permanent => (why, words),
+        Some((words, diagnostic)) if !why.is_permanent => (Unreachable { diagnostic, is_permanent: false }, words),
         _ => (why, Words::default()),
     });
     let signal = match &unreachable {
@@ -70,7 +70,7 @@ pub(super) async fn run<Q: Queue, R: Resolver>(
     let then = site.end(signal, job.claimed(), proves);
     let fates = fates(job, delivery, unreachable.as_ref());
     let Some((Words { cause, .. }, why)) = reason else { return Tried::Settled(fates) };
-    debug!(site = site.name(), ?cause, diagnostic = %why, "refused for now, site rests");
+    info!(site = site.name(), ?cause, diagnostic = %why, "site throttled, mail waits");
     let is_all = fates.iter().all(|fate| matches!(fate, Fate::NotNow(_, words) if words.cause.is_throttling()));
     match then {
         Then::GiveBack if is_all && job.can_wait(&crew.shared) => return Tried::NotAtAll,
