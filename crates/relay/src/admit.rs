@@ -64,6 +64,7 @@ async fn reaches(
         warn!(domain = &*name, %error, "route not found, recipient refused for now");
         refusal!("451 4.4.3 The route to that recipient is not known now, try again later")
     })?;
+    let is_verified = route.as_ref().is_some_and(|route| route.tls.is_verified());
     let verifies = match route.as_ref().map(|route| &route.to) {
         // Our own name leads back here, whatever the DNS says.
         None | Some(NextHop::Mx) if options.is_own(Some(&name)) => {
@@ -74,7 +75,7 @@ async fn reaches(
             options.reaches_by_dns(peer, domain, &name)?;
             !options.delivery.published.is_empty()
         }
-        Some(NextHop::Hosts(_)) => options.delivery.verified_tls.is_some(),
+        Some(NextHop::Hosts(_)) => is_verified || options.delivery.verified_tls.is_some(),
     };
     // RFC 8689 section 4.2.1. A report may be sent on without.
     if mail.require_tls && !verifies && mail.reverse_path.mailbox().is_some() {

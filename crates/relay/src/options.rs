@@ -105,9 +105,9 @@ pub struct DeliveryOptions {
     /// `true`: MX hosts may have loopback and private addresses. Default `false`: otherwise the
     /// owner of any domain could point this relay at its own network.
     pub allow_private: bool,
-    /// TLS that verifies certificates, for mail that requires it (REQUIRETLS, RFC 8689). It takes
-    /// precedence over the route's own TLS. Such mail goes only to hosts that a route names, and
-    /// never to hosts that DNS alone names. Default `None`: such mail fails with 5.7.10.
+    /// TLS that verifies certificates, for mail that requires it (REQUIRETLS, RFC 8689) over a
+    /// route whose own TLS does not. Such mail goes only to hosts that a route names, and never to
+    /// hosts that DNS alone names. Default `None`: over such a route it fails with 5.7.10.
     pub verified_tls: Option<Arc<ClientConfig>>,
     /// The largest message, in octets, that a report of its failure returns whole, if the sender
     /// asks for that (RFC 3461 section 4.3). Default 1 MiB; a value above 4 MiB counts as 4 MiB.

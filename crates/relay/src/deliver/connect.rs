@@ -170,6 +170,9 @@ pub(super) fn given_up(host: &str, gave_up: GaveUp) -> Diagnostic {
 
 /// TLS that proves the identity of a host that the configuration names.
 fn guard<Q, R>(shared: &Shared<Q, R>, route: &Route) -> Result<Tls, Unreachable> {
+    if route.tls.is_verified() {
+        return Ok(route.tls.clone());
+    }
     let config = shared.options.delivery.verified_tls.as_ref().ok_or_else(unverified)?;
     let identity = Identity::Verified(Arc::clone(config));
     Ok(if matches!(route.tls, Tls::Implicit(_)) { Tls::Implicit(identity) } else { Tls::Required(identity) })

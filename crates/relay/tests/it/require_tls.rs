@@ -4,7 +4,7 @@
 use std::{net::IpAddr, sync::Arc};
 
 use crate::support::{self, Behavior, Hop, Log, Running, offering, run};
-use posthaste_client::{Answer, MxRecord, ResolveError, Resolver, Tls as ClientTls};
+use posthaste_client::{Answer, Identity, MxRecord, ResolveError, Resolver, Tls as ClientTls};
 use posthaste_queue::memory::MemoryQueue;
 use posthaste_relay::{NextHop, Relay, RelayOptions, Route, RouteTable, session::server::Offers};
 use posthaste_server::{Tls, refusal, rustls::ClientConfig};
@@ -70,6 +70,23 @@ async fn requiretls_mail_goes_to_a_verified_host() {
     let required: Vec<_> = hop.mail().iter().map(|taken| taken.envelope.mail.require_tls).collect();
     assert_eq!((required, hop.connections()), (vec![false, true, false], 2));
     relay.end().await;
+}
+
+/// Its own authorities prove who the host is, and none but these.
+#[tokio::test]
+async fn requiretls_mail_goes_over_a_route_that_verifies_by_itself() {
+    let ((server, client), (_, other)) = (tls("mx.test"), tls("mx.test"));
+    let hop = hop(guards(), Tls::StartTls(server)).await;
+    for verified in [None, Some(other)] {
+        let mut options = to_named("mx.test", &[hop.port], verified);
+        let mut route = Route::hosts([("mx.test", hop.port)]);
+        route.tls = ClientTls::Required(Identity::Verified(Arc::clone(&client)));
+        options.routes = RouteTable::all(route);
+        let relay = start(options);
+        relay.submit("<me@s> REQUIRETLS", &["<a@d>"], CONTENT).await;
+        relay.log.wait("delivered", 1).await;
+        relay.end().await;
+    }
 }
 
 /// None of it leaves. Its sender gets a report with the codes of section 4.2.1, and other mail
