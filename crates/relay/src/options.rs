@@ -80,8 +80,10 @@ pub struct DeliveryOptions {
     /// back slowly. [`Relay::sites`](crate::Relay::sites) tells the number.
     ///
     /// If all of them are silent, and the next hop has another host, there is one more: it finds
-    /// out whether the silent host still greets. Deliveries to a host that is silent, and has
-    /// failed with others meanwhile, no longer count: the other hosts get the rest of the mail.
+    /// out whether the silent host still greets. If it does, and no delivery hears from it for 10
+    /// s, it counts as failed all the same; a host that DNS names after 60 s. Deliveries to a host
+    /// that is silent, and has failed with others meanwhile, no longer count: the other hosts get
+    /// the rest of the mail.
     pub concurrency_per_site: usize,
     /// How long an unused connection is kept for the next message to the same next hop. Default 2
     /// seconds.

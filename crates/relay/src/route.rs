@@ -110,9 +110,9 @@ pub enum NextHop {
     /// not ready for mail after half a second.
     ///
     /// A host that failed lately is tried last, and so is one that refused a whole message for a
-    /// reason of its own. That lasts for 5 s, and for 15 s at most if it fails again. Then one
-    /// message probes it. If it takes that, the connections to worse hosts are given up bit by
-    /// bit.
+    /// reason of its own, or that says nothing on any connection for 10 s. That lasts for 5 s, and
+    /// for 15 s at most if it fails again. Then one message probes it. If it takes that, the
+    /// connections to worse hosts are given up bit by bit.
     ///
     /// A name that cannot be looked up is tried again later. Without any host, all mail of the
     /// route fails.

@@ -23,8 +23,8 @@ use crate::wire::{EhloName, Mailbox};
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 ///
-/// Upper and lower case are the same, in local-parts too. A domain outside ASCII is another name
-/// than its A-labels: list both.
+/// Upper and lower case are the same, in local-parts too, and so is a host's name with a dot at its
+/// end. A domain outside ASCII is another name than its A-labels: list both.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct NameSet {
     /// In lower case; `*.example.org` without its asterisk.
@@ -52,8 +52,16 @@ impl NameSet {
             key(&Mailbox::parse(pattern).map_err(|_| error())?)
         } else {
             let below = pattern.strip_prefix("*.");
-            EhloName::parse(below.unwrap_or(pattern)).map_err(|_| error())?;
-            below.map_or_else(|| pattern.to_owned(), |below| format!(".{below}")).to_lowercase()
+            let name = without_dot(below.unwrap_or(pattern));
+            EhloName::parse(name).map_err(|_| error())?;
+            // EHLO takes any octets; what cannot be meant is a mistake in a list.
+            if !name.chars().all(|c| c.is_alphanumeric() || ".-_:[]".contains(c))
+                || name.contains("..")
+                || name.ends_with('.')
+            {
+                return Err(error());
+            }
+            if below.is_some() { format!(".{name}") } else { name.to_owned() }.to_lowercase()
         };
         if name.contains('*') || pattern.starts_with('.') || name.starts_with("..") {
             return Err(error());
@@ -64,7 +72,7 @@ impl NameSet {
 
     /// Returns `true` if the name of a host is in the set.
     pub fn contains_host(&self, name: &str) -> bool {
-        !self.is_empty() && self.has(&name.to_lowercase())
+        !self.is_empty() && self.has(&without_dot(name).to_lowercase())
     }
 
     /// Returns `true` if a mailbox, or its domain, is in the set.
@@ -84,6 +92,11 @@ impl NameSet {
         let mut parents = name.match_indices('.').filter(|(at, _)| *at > 0).filter_map(|(at, _)| name.get(at..));
         (!name.starts_with('.') && self.names.contains(name)) || parents.any(|parent| self.names.contains(parent))
     }
+}
+
+/// The name of a host without the dot that names the root of the DNS.
+fn without_dot(name: &str) -> &str {
+    name.strip_suffix('.').unwrap_or(name)
 }
 
 /// A mailbox as the set has it.
@@ -115,7 +128,8 @@ mod tests {
             ("a.test", &["a.test", "A.Test"][..], &["b.a.test", "test", "xa.test", "a.test.x", ".a.test"][..]),
             ("*.a.test", &["b.a.test", "c.b.A.test"], &["a.test", "xa.test", ".a.test"]),
             ("*.test a.test", &["b.test", "a.test", "c.a.test"], &["test"]),
-            ("ylmf-pc", &["YLMF-PC"], &["ylmf-pc.test"]),
+            ("ylmf-pc", &["YLMF-PC", "ylmf-pc."], &["ylmf-pc.test", "ylmf-pc.."]),
+            ("a.test. *.b.test.", &["a.test", "a.test.", "x.b.test"], &["b.test"]),
             ("[192.0.2.1]", &["[192.0.2.1]"], &["192.0.2.1", "[192.0.2.2]"]),
             ("b\u{fc}cher.test", &["B\u{dc}cher.test"], &["xn--bcher-kva.test"]),
             ("a@a.test", &[], &["a.test", "a@b.test"]),
@@ -168,6 +182,11 @@ mod tests {
             "*@a.test",
             "a b",
             "*..a",
+            "<>",
+            "#",
+            "'a.test'",
+            "a..b",
+            "a.test..",
             ".",
             ".a.test",
             "",

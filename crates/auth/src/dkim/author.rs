@@ -272,7 +272,7 @@ mod tests {
     fn a_message_has_one_from_field_and_one_domain() {
         let of = |header: &str| domain(&fields(header.as_bytes()).unwrap());
         assert_eq!(of("Subject: x\r\n"), Err(SignError::FromFields { count: 0 }));
-        assert_eq!(of("From: a@b\r\nFROM : a@b\r\n"), Err(SignError::FromFields { count: 2 }));
+        assert_eq!(of("From: a@b\r\nFROM: a@b\r\n"), Err(SignError::FromFields { count: 2 }));
         let domains = SignError::Domains { first: "a.test".into(), other: "b.test".into() };
         assert_eq!(of("From: a@a.test, c@A.test, b@b.test\r\n"), Err(domains));
     }

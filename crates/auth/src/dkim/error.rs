@@ -134,6 +134,13 @@ pub enum SignError {
         /// The number of the line, from 1.
         line: usize,
     },
+    /// A field has a blank before its colon, as RFC 5322 section 4.5 has it. Some readers end the
+    /// header there, and some verifiers do not find the field.
+    #[error("line {line} of the header has a blank before its colon, where some readers see no field; take it out")]
+    BlankBeforeColon {
+        /// The number of the line, from 1.
+        line: usize,
+    },
     /// A CR or an LF is no line end. A host that repairs it breaks the signature.
     #[error("there is a CR or an LF that is no line end, {}; repair it first, or refuse the message", Place(.line))]
     BareLineEnd {
@@ -153,7 +160,10 @@ pub enum SignError {
         count: usize,
     },
     /// The From field is no list of mailboxes.
-    #[error("the From field has no address that can be read in one way only; refuse the message")]
+    #[error(
+        "the From field has no address that can be read in one way only: put a name with other than letters and \
+         digits in quotes, and the address in angle brackets; or say with `begin_for` who signs"
+    )]
     From,
     /// The From field has mailboxes of several domains.
     #[error("the From field has mailboxes of {first} and of {other}; say with `begin_for` which of them sign")]

@@ -10,13 +10,17 @@ use super::FieldNameError;
 /// one.
 ///
 /// The default, beginning with what RFC 6376 section 5.4.1 advises:
-/// - always: From, To, Cc, Subject, Date, Reply-To, Message-ID, In-Reply-To, References,
-///   MIME-Version, Content-Type, Content-Transfer-Encoding. Readers see them, or their programs act
-///   on them.
-/// - if present: Sender, Content-ID, Content-Description, Content-Disposition, List-Id, List-Help,
+/// - always: From, To, Cc, Subject, Reply-To, In-Reply-To, References, MIME-Version, Content-Type,
+///   Content-Transfer-Encoding. Readers see them, or their programs act on them.
+/// - if present: Date and Message-ID, which a server for submission may add (RFC 6409 section 8);
+///   Sender, Content-ID, Content-Description, Content-Disposition, List-Id, List-Help,
 ///   List-Unsubscribe, List-Unsubscribe-Post, List-Subscribe, List-Post, List-Owner, List-Archive,
-///   Autocrypt. A mailing list that changes nothing else may add them. RFC 8058 section 4 needs the
-///   two of List-Unsubscribe signed.
+///   Autocrypt. A mailing list that changes nothing else may add the latter. RFC 8058 section 4
+///   needs the two of List-Unsubscribe signed.
+///
+/// Sign last: a field that is sealed and is added on the way, such as To or MIME-Version, breaks
+/// the signature. A later call for a name replaces an earlier one, so
+/// `SignedFields::default().if_present("To")` leaves To open.
 ///
 /// Resent fields are left out: a message can be resent again, with another block of them.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -34,21 +38,21 @@ const MAX_NAMES: usize = 100;
 /// Octets of a name at most. A line of a header has at most 78 (RFC 5322 section 2.1.1).
 const MAX_NAME: usize = 70;
 
-const ALWAYS: [&str; 12] = [
+const ALWAYS: [&str; 10] = [
     "From",
     "To",
     "Cc",
     "Subject",
-    "Date",
     "Reply-To",
-    "Message-ID",
     "In-Reply-To",
     "References",
     "MIME-Version",
     "Content-Type",
     "Content-Transfer-Encoding",
 ];
-const IF_PRESENT: [&str; 13] = [
+const IF_PRESENT: [&str; 15] = [
+    "Date",
+    "Message-ID",
     "Sender",
     "Content-ID",
     "Content-Description",

@@ -7,7 +7,7 @@ use super::{SignError, options::Canonicalization};
 /// A field of a header.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Field<'h> {
-    /// Without the colon, and without blanks before it (RFC 5322 section 4.5).
+    /// Without the colon.
     pub(crate) name: &'h [u8],
     /// What stands after the colon, folded as it came, without the line end.
     pub(crate) value: &'h [u8],
@@ -37,7 +37,8 @@ pub(crate) fn end(held: &[u8], piece: &[u8]) -> Option<usize> {
 /// end.
 ///
 /// # Errors
-/// [`SignError::NotAField`], [`SignError::BareLineEnd`], [`SignError::Nul`].
+/// [`SignError::NotAField`], [`SignError::BlankBeforeColon`], [`SignError::BareLineEnd`],
+/// [`SignError::Nul`].
 pub(crate) fn fields(header: &[u8]) -> Result<Vec<Field<'_>>, SignError> {
     let header = header.strip_suffix(b"\r\n").unwrap_or(header);
     // If there was an empty line, this is the line end of the last field.
@@ -49,7 +50,9 @@ pub(crate) fn fields(header: &[u8]) -> Result<Vec<Field<'_>>, SignError> {
         let (whole, after, lines) = one(rest, line)?;
         let colon = whole.iter().position(|octet| *octet == b':').ok_or(SignError::NotAField { line })?;
         let (name, value) = whole.split_at_checked(colon).ok_or(SignError::NotAField { line })?;
-        let name = name.trim_ascii_end();
+        if matches!(name, [_, .., b' ' | b'\t']) {
+            return Err(SignError::BlankBeforeColon { line });
+        }
         if name.is_empty() || !name.iter().all(|octet| matches!(octet, b'!'..=b'~')) {
             return Err(SignError::NotAField { line });
         }
@@ -138,8 +141,8 @@ mod tests {
 
     #[test]
     fn fields_are_canonical_as_the_rfc_shows() {
-        // RFC 6376 section 3.4.5.
-        let fields = fields(b"A: X\r\nB : Y\t\r\n\tZ  \r\n\r\n").unwrap();
+        // RFC 6376 section 3.4.5, but for the blank before a colon.
+        let fields = fields(b"A: X\r\nB: Y\t\r\n\tZ  \r\n\r\n").unwrap();
         let canonical = |canonicalization| {
             let mut out = Vec::new();
             for field in &fields {
@@ -149,7 +152,7 @@ mod tests {
             String::from_utf8(out).unwrap()
         };
         assert_eq!(canonical(Canonicalization::Relaxed), "a:X\r\nb:Y Z\r\n");
-        assert_eq!(canonical(Canonicalization::Simple), "A: X\r\nB : Y\t\r\n\tZ  \r\n");
+        assert_eq!(canonical(Canonicalization::Simple), "A: X\r\nB: Y\t\r\n\tZ  \r\n");
     }
 
     #[test]
@@ -159,6 +162,8 @@ mod tests {
             (b"A: b\r\n c\r\n: d\r\n\r\n", SignError::NotAField { line: 3 }),
             (b" A: b\r\n\r\n", SignError::NotAField { line: 1 }),
             (b"A b: c\r\n\r\n", SignError::NotAField { line: 1 }),
+            (b"A: b\r\nFrom : c\r\n\r\n", SignError::BlankBeforeColon { line: 2 }),
+            (b"A\t: b\r\n\r\n", SignError::BlankBeforeColon { line: 1 }),
             (b"\xc3\xa4: b\r\n\r\n", SignError::NotAField { line: 1 }),
             (b"From a@b Mon\r\nA: b\r\n\r\n", SignError::NotAField { line: 1 }),
             (b"A: b\nBcc: c\r\n\r\n", SignError::BareLineEnd { line: Some(1) }),

@@ -12,7 +12,7 @@ use std::{
     time::Duration,
 };
 
-use posthaste_client::Server;
+use posthaste_client::{Health, Server};
 use thiserror::Error;
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
@@ -33,6 +33,10 @@ pub(super) const PARK_AFTER: Duration = Duration::from_millis(200);
 const ANSWERS_WITHIN: Duration = Duration::from_secs(5);
 /// How often a silent connection looks whether its server has failed with others.
 const LOOK: Duration = Duration::from_millis(300);
+/// How long all workers of a site may hear nothing from a server that greets, before it counts as
+/// failed: one that a route names, and one that DNS names. Some servers look long at a message.
+pub(super) const MUTE_CHOSEN: Duration = Duration::from_secs(10);
+pub(super) const MUTE_BY_MX: Duration = Duration::from_secs(60);
 /// The most patience with a silent server while other connections wait for its room.
 const MOST_PATIENCE: Duration = Duration::from_secs(30);
 /// The slowest rate of content, in octets a second. Each message extends its attempt by the time
@@ -168,8 +172,10 @@ pub(super) struct Flow<'p> {
     places: &'p Arc<Places>,
     place: &'p mut Option<Place>,
     worker: &'p Turn,
-    /// Notified when the connection falls silent.
+    /// Notified when the connection falls silent, or its server counts as failed.
     silent: &'p Notify,
+    /// How long the site may be mute, and where it is noted that a server failed.
+    mute: (Duration, Health),
     standing: Standing,
     until: Instant,
     /// How long a server may be silent before it is given up for connections that wait for its
@@ -185,6 +191,7 @@ impl<'p> Flow<'p> {
         places: &'p Arc<Places>,
         place: &'p mut Option<Place>,
         (worker, silent): (&'p Turn, &'p Notify),
+        mute: (Duration, Health),
         standing: Standing,
         time: Duration,
         attempts: u32,
@@ -192,7 +199,7 @@ impl<'p> Flow<'p> {
         let now = Instant::now();
         let until = now.checked_add(time).unwrap_or_else(|| now + Duration::from_secs(86_400));
         let patience = SILENT_FOR.saturating_mul(4_u32.saturating_pow(attempts)).min(MOST_PATIENCE);
-        Self { places, place, worker, silent, standing, until, patience, was_silent: false }
+        Self { places, place, worker, silent, mute, standing, until, patience, was_silent: false }
     }
 
     /// Waits for a place that the delivery may have, unless it has one.
@@ -277,6 +284,10 @@ impl<'p> Flow<'p> {
                     } else if content == NONE && self.worker.is_stuck() {
                         return Err(GaveUp::Silent);
                     } else {
+                        let (mute, health) = &self.mute;
+                        if self.worker.judge(*mute, health) {
+                            self.silent.notify_one();
+                        }
                         self.was_silent |= now >= since + ANSWERS_WITHIN;
                         now + if content == NONE { LOOK } else { ANSWERS_WITHIN }
                     };

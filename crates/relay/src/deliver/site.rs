@@ -7,7 +7,7 @@ use std::{
     time::Duration,
 };
 
-use posthaste_client::{Health, Server, delivery::Shelf};
+use posthaste_client::{Health, Server, Stage, delivery::Shelf};
 use posthaste_queue::DueClass;
 use posthaste_server::wire::EnhancedCode;
 use tokio::time::Instant;
@@ -42,7 +42,8 @@ pub(super) const ASKED_LATELY: Duration = Duration::from_secs(60);
 ///
 /// A worker whose server is silent, and has failed with others meanwhile, is *stuck*, and counts as
 /// a worker no more. While every worker is silent, there is one more of them, the scout: it finds
-/// out whether their server answers at all.
+/// out whether their server answers at all. If the server greets, and no worker hears from it for a
+/// while all the same, it counts as failed.
 ///
 /// How many workers there may be, and when the next delivery may begin, is what the site has taught
 /// ([`Throttle`]). While deliveries must wait, one worker waits for all, without a place and
@@ -89,6 +90,7 @@ struct State {
 struct Silent {
     /// `None`: no transaction has begun.
     server: Option<Server>,
+    since: Instant,
     /// The server has failed with others since. It stays so until the server speaks.
     is_stuck: bool,
 }
@@ -426,7 +428,30 @@ impl Turn {
 
     /// Its server is silent; in a transaction, this is the server.
     pub(super) fn is_silent(&self, server: Option<Server>) {
-        self.site.state().silent.insert(self.number, Silent { server, is_stuck: false });
+        let silent = Silent { server, since: Instant::now(), is_stuck: false };
+        self.site.state().silent.insert(self.number, silent);
+    }
+
+    /// Looks whether no worker of the site has heard anything for this time. Then their servers
+    /// count as failed, in this memory. Returns `true` if one did not before.
+    pub(super) fn judge(&self, mute: Duration, health: &Health) -> bool {
+        let state = self.site.state();
+        let is_mute = |silent: &Silent| silent.server.is_some() && silent.since.elapsed() >= mute;
+        let Some((_, found)) = state.found.as_ref().filter(|(_, found)| found.servers.targets.len() > 1) else {
+            return false;
+        };
+        if state.silent.len() < state.workers || !state.silent.values().all(|one| one.is_stuck || is_mute(one)) {
+            return false;
+        }
+        let mut has_failed = false;
+        for server in state.silent.values().filter(|one| !one.is_stuck).filter_map(|one| one.server.as_ref()) {
+            let target = found.servers.targets.iter().find(|target| target.server == *server);
+            if let Some(target) = target.filter(|_| health.is_well(server)) {
+                health.failed(server, &target.host, Stage::Transaction);
+                has_failed = true;
+            }
+        }
+        has_failed
     }
 
     /// Its server speaks again, or is not waited for any more.

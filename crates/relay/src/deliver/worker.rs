@@ -12,15 +12,15 @@ use tracing::warn;
 
 use super::{
     attempt,
-    connect::Connected,
-    flow::Flow,
+    connect::{Connected, health},
+    flow::{Flow, MUTE_BY_MX, MUTE_CHOSEN},
     job::{Job, Overdue, Tried},
     lookup,
     places::{Place, Places, Standing},
     routing::Routing,
     site::{ASKED_NOW, Look, Site, Turn},
 };
-use crate::shared::Shared;
+use crate::{NextHop, shared::Shared};
 
 /// The state that all workers share.
 #[derive(Debug)]
@@ -214,7 +214,9 @@ async fn deliver<Q: Queue, R: Resolver>(
         let is_report = job.outside.mail.reverse_path == ReversePath::Null;
         let standing = if is_report { Standing::Doubtful } else { site.standing() };
         let time = shared.options.delivery.attempt_timeout;
-        let mut flow = Flow::new(&crew.places, place, (turn, &silent), standing, time, job.attempts);
+        let is_by_mx = site.leads().as_ref().is_ok_and(|route| route.to == NextHop::Mx);
+        let mute = (if is_by_mx { MUTE_BY_MX } else { MUTE_CHOSEN }, health(shared, is_by_mx, false));
+        let mut flow = Flow::new(&crew.places, place, (turn, &silent), mute, standing, time, job.attempts);
         let attempt = attempt::run(crew, site, &job, connection, &mut flow);
         tokio::pin!(attempt);
         loop {

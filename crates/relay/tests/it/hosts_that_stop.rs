@@ -25,6 +25,10 @@ enum Mood {
     Stopped,
     /// Stopped, but for those who are in the middle of a transaction until its end.
     StoppedAtEnd,
+    /// It greets, and says nothing to RCPT.
+    HangsAtRcpt,
+    /// It greets, and says nothing at the end of a message.
+    HangsAtEnd,
     Dead,
     Refusing,
     /// It takes a second to decide about a message.
@@ -45,6 +49,8 @@ impl Moody {
         match verb(line) {
             _ if mood == Mood::Stopped as u8 => String::new(),
             "<connect>" | "<end>" if mood == Mood::StoppedAtEnd as u8 => String::new(),
+            "RCPT" if mood == Mood::HangsAtRcpt as u8 => String::new(),
+            "<end>" if mood == Mood::HangsAtEnd as u8 => String::new(),
             "<connect>" | "MAIL" if mood == Mood::Dead as u8 => "close".to_owned(),
             "MAIL" if mood == Mood::Refusing as u8 => "451 4.3.2 Not now\r\n".to_owned(),
             "<end>" if mood == Mood::Slow as u8 => "after 1000 250 ok\r\n".to_owned(),
@@ -98,6 +104,23 @@ async fn a_host_that_is_stopped_with_messages_holds_up_those_alone() {
     assert!((1..=WORKERS + 1).contains(&in_doubt), "{in_doubt}");
     relay.log.wait("delivered", 120 - in_doubt).await;
     relay.drain.cancel();
+}
+
+/// That it greets shows that it is not dead, and no more.
+#[tokio::test]
+async fn a_host_that_greets_and_says_no_more_does_not_hold_up_the_rest() {
+    for mood in [Mood::HangsAtRcpt, Mood::HangsAtEnd] {
+        let (relay, moody, hosts) = begin().await;
+        moody.is(mood);
+        let begun = Instant::now();
+        send(&relay, 100).await;
+        let in_doubt = if mood == Mood::HangsAtEnd { WORKERS + 1 } else { 0 };
+        relay.log.wait("delivered", 120 - in_doubt).await;
+        assert!(begun.elapsed() < Duration::from_secs(40), "{mood:?}: {:?}", begun.elapsed());
+        let held = hosts[0].count("<end>") - 20;
+        assert!(held <= in_doubt, "{mood:?}: {held}");
+        relay.drain.cancel();
+    }
 }
 
 #[tokio::test]

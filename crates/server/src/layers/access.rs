@@ -35,11 +35,13 @@ pub struct Access {
     pub except: NetworkSet,
     /// The names that no client may give in EHLO, HELO or LHLO: 550, as RFC 5321 section 4.3.2
     /// has it. Section 7.9 leaves the reason to the site. A client can choose any name, so a list
-    /// finds those that take no trouble. Default: none.
+    /// finds those that take no trouble. Not asked on a listener that demands a login
+    /// ([`Offers::demand_auth`](crate::session::server::Offers::demand_auth)): users' hosts have
+    /// any name. Default: none.
     pub hellos: NameSet,
-    /// The mailboxes and domains that no client may name in MAIL: 550. A sender can be forged: this
-    /// keeps mail out, and proves nothing. The null reverse-path cannot be listed, since reports
-    /// have it. Default: none.
+    /// The mailboxes and domains that no client may name in MAIL without a login: 550. A sender can
+    /// be forged: this keeps mail out, and proves nothing. The null reverse-path cannot be listed,
+    /// since reports have it. Default: none.
     pub senders: NameSet,
 }
 
@@ -63,16 +65,16 @@ impl Layer for Access {
         Ok(())
     }
 
-    async fn hello(&mut self, _: &Context, name: &EhloName) -> Result<(), Refusal> {
-        if self.hellos.contains_host(name.as_str()) {
+    async fn hello(&mut self, cx: &Context, name: &EhloName) -> Result<(), Refusal> {
+        if !cx.settings.offers.demand_auth && self.hellos.contains_host(name.as_str()) {
             return Err(refusal!("550 5.7.1 No SMTP service under this name"));
         }
         Ok(())
     }
 
-    async fn mail(&mut self, _: &Context, mail: &Mail) -> Result<(), Refusal> {
+    async fn mail(&mut self, cx: &Context, mail: &Mail) -> Result<(), Refusal> {
         match mail.reverse_path.mailbox() {
-            Some(sender) if self.senders.contains_mailbox(sender) => {
+            Some(sender) if cx.peer.identity.is_none() && self.senders.contains_mailbox(sender) => {
                 Err(refusal!("550 5.7.1 No mail from this sender is taken here"))
             }
             _ => Ok(()),

@@ -33,6 +33,23 @@ async fn a_client_is_admitted_or_refused_by_its_network() {
     }
 }
 
+/// Users log in from hosts of any name, and a login says more than a sender does.
+#[tokio::test]
+async fn lists_of_names_and_senders_are_not_for_users() {
+    let mut layer = Access::default();
+    layer.hellos = "*.dyn.test".parse().unwrap();
+    layer.senders = "b.test".parse().unwrap();
+    let mut user = cx("192.0.2.7");
+    let mut settings = (*user.settings).clone();
+    settings.offers.demand_auth = true;
+    user.settings = settings.into();
+    let name = EhloName::parse("laptop.dyn.test").unwrap().into_owned();
+    assert_eq!(said(layer.hello(&user, &name).await), "ok");
+    assert_eq!(said(layer.mail(&user, &mail("jo@b.test")).await), "550 5.7.1 No mail from this sender is taken here");
+    user.peer.identity = Some("jo".into());
+    assert_eq!(said(layer.mail(&user, &mail("jo@b.test")).await), "ok");
+}
+
 #[tokio::test]
 async fn a_name_and_a_sender_are_refused_by_their_lists_whatever_the_network() {
     let mut layer = Access::only("192.0.2.0/24".parse().unwrap());
