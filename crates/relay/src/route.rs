@@ -109,8 +109,8 @@ pub enum NextHop {
     /// U-labels, or an address literal, and a port. The next host is tried when one fails, or is
     /// not ready for mail after half a second.
     ///
-    /// A host that failed lately is tried last, and so is one that refused a whole message for a
-    /// reason of its own, or that says nothing on any connection for 10 s. That lasts for 5 s, and
+    /// A host that failed lately is tried last. So is one that refused a whole message for a reason
+    /// of its own, and one that says nothing on any connection for 10 s. That lasts for 5 s, and
     /// for 15 s at most if it fails again. Then one message probes it. If it takes that, the
     /// connections to worse hosts are given up bit by bit.
     ///
