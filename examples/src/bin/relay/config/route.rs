@@ -26,7 +26,7 @@ pub(super) struct Route {
     pub(super) domains: Option<At<Vec<At<DomainPattern>>>>,
     pub(super) to: Option<At<To>>,
     pub(super) tls: Option<At<RouteTls>>,
-    /// What verifies its hosts in place of `authorities` of [delivery]. `None` inside: the file has
+    /// What verifies its hosts in place of `authorities` of `[delivery]`. `None` inside: the file has
     /// a mistake.
     pub(super) authorities: Option<At<Option<Arc<ClientConfig>>>>,
     /// `None` inside: it has a mistake.
