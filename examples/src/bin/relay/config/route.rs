@@ -26,8 +26,8 @@ pub(super) struct Route {
     pub(super) domains: Option<At<Vec<At<DomainPattern>>>>,
     pub(super) to: Option<At<To>>,
     pub(super) tls: Option<At<RouteTls>>,
-    /// What verifies its hosts in place of `authorities` of `[delivery]`. `None` inside: the file has
-    /// a mistake.
+    /// What verifies its hosts in place of `authorities` of `[delivery]`. `None` inside: the file
+    /// has a mistake.
     pub(super) authorities: Option<At<Option<Arc<ClientConfig>>>>,
     /// `None` inside: it has a mistake.
     pub(super) login: Option<At<Option<RouteLogin>>>,
