@@ -43,43 +43,43 @@ def dkimpy(message, records):
 
 class OpenDkim:
     def __init__(self, records):
-        self.library = ctypes.CDLL(ctypes.util.find_library('opendkim'))
+        self.opendkim = ctypes.CDLL(ctypes.util.find_library('opendkim'))
         for function in ('dkim_init', 'dkim_verify', 'dkim_sig_geterrorstr'):
-            getattr(self.library, function).restype = ctypes.c_void_p
-        self.handle = ctypes.c_void_p(self.library.dkim_init(None, None))
+            getattr(self.opendkim, function).restype = ctypes.c_void_p
+        self.handle = ctypes.c_void_p(self.opendkim.dkim_init(None, None))
         self.set(QUERYMETHOD, ctypes.c_int(QUERY_FILE))
         self.set(QUERYINFO, ctypes.create_string_buffer(str(records).encode()))
 
     def set(self, option, value):
         size = ctypes.c_size_t(ctypes.sizeof(value))
-        status = self.library.dkim_options(self.handle, SETOPT, option, ctypes.byref(value), size)
+        status = self.opendkim.dkim_options(self.handle, SETOPT, option, ctypes.byref(value), size)
         assert status == OK, status
 
     def verify(self, message):
         # A mail server hands the library fields and a body; of octets it wants the line in between.
         message += b'' if b'\r\n\r\n' in message else b'\r\n'
         status = ctypes.c_int()
-        dkim = ctypes.c_void_p(self.library.dkim_verify(self.handle, b'id', None, ctypes.byref(status)))
+        dkim = ctypes.c_void_p(self.opendkim.dkim_verify(self.handle, b'id', None, ctypes.byref(status)))
         assert dkim.value, status
         try:
-            status = self.library.dkim_chunk(dkim, message, ctypes.c_size_t(len(message)))
-            status = status or self.library.dkim_chunk(dkim, None, ctypes.c_size_t(0))
-            status = status or self.library.dkim_eom(dkim, None)
+            status = self.opendkim.dkim_chunk(dkim, message, ctypes.c_size_t(len(message)))
+            status = status or self.opendkim.dkim_chunk(dkim, None, ctypes.c_size_t(0))
+            status = status or self.opendkim.dkim_eom(dkim, None)
             signatures, count = ctypes.POINTER(ctypes.c_void_p)(), ctypes.c_int()
-            listed = self.library.dkim_getsiglist(dkim, ctypes.byref(signatures), ctypes.byref(count))
+            listed = self.opendkim.dkim_getsiglist(dkim, ctypes.byref(signatures), ctypes.byref(count))
             if listed != OK:
                 return [f'status {status}, no list of signatures: {listed}']
             return [self.result(ctypes.c_void_p(signatures[index]), dkim) for index in range(count.value)]
         finally:
-            self.library.dkim_free(dkim)
+            self.opendkim.dkim_free(dkim)
 
     def result(self, signature, dkim):
         # The library stops after the first signature that passes, unless it is asked for each.
-        self.library.dkim_sig_process(dkim, signature)
-        passed = self.library.dkim_sig_getflags(signature) & PASSED
-        if passed and self.library.dkim_sig_getbh(signature) == BODY_MATCHES:
+        self.opendkim.dkim_sig_process(dkim, signature)
+        passed = self.opendkim.dkim_sig_getflags(signature) & PASSED
+        if passed and self.opendkim.dkim_sig_getbh(signature) == BODY_MATCHES:
             return 'pass'
-        error = self.library.dkim_sig_geterrorstr(self.library.dkim_sig_geterror(signature))
+        error = self.opendkim.dkim_sig_geterrorstr(self.opendkim.dkim_sig_geterror(signature))
         return ctypes.string_at(error).decode() if error else 'no match'
 
 

@@ -1,0 +1,192 @@
+//! The workers of a site, and what is due for it.
+
+use super::*;
+use crate::{Cause, NextHop, deliver::Words};
+use posthaste_client::delivery::Budget;
+use posthaste_queue::{Owner, Priority, RoutingKey};
+
+fn class(key: &str) -> DueClass {
+    DueClass { key: RoutingKey::new(key).unwrap(), priority: Priority::default(), owner: Owner::default() }
+}
+
+fn site(limit: usize) -> Arc<Site> {
+    let shelf = Shelf::new(Duration::ZERO, Budget::new(0));
+    Arc::new(Site::new("site".to_owned(), Ok(Arc::new(Route::new(NextHop::Mx))), limit, shelf, Health::default()))
+}
+
+fn claims(turn: &mut Turn, name: &str) -> bool {
+    turn.next() == Some(class(name))
+}
+
+#[test]
+fn a_class_offered_while_a_claim_runs_is_not_lost() {
+    let site = site(1);
+    let mut turn = site.offer(class("a")).unwrap();
+    assert!(claims(&mut turn, "a"));
+    assert!(site.offer(class("a")).is_none(), "there is no room for another worker");
+    // The claim found no delivery, and the offer came after it.
+    assert!(claims(&mut turn, "a"));
+    assert!(turn.next().is_none() && turn.leave());
+    assert!(site.is_forgettable(false));
+}
+
+#[test]
+fn a_class_is_due_once_and_classes_come_in_turn() {
+    let site = site(1);
+    let mut turn = site.offer(class("a")).unwrap();
+    for name in ["b", "a", "b", "a"] {
+        assert!(site.offer(class(name)).is_none());
+    }
+    assert!(claims(&mut turn, "a"));
+    assert!(site.offer(class("a")).is_none());
+    assert!(claims(&mut turn, "b"));
+    assert!(claims(&mut turn, "a"));
+    assert!(turn.next().is_none() && turn.leave());
+}
+
+/// The queue names a due class again and again until it is claimed.
+#[test]
+fn a_class_named_again_hires_a_worker_only_if_none_is_coming() {
+    let site = site(5);
+    let mut turn = site.offer(class("a")).unwrap();
+    assert!(site.offer(class("a")).is_none() && site.offer(class("a")).is_none());
+    let other = site.offer(class("b")).unwrap();
+    drop(other);
+    assert!(site.offer(class("b")).is_none(), "the first is still to come");
+    assert!(claims(&mut turn, "a"));
+    // The worker is busy now.
+    let mut more = site.offer(class("b")).unwrap();
+    assert!(claims(&mut more, "b"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_site_counts_as_proven_for_a_while_and_only_while_it_answers() {
+    let site = site(1);
+    let why = Unreachable { diagnostic: Diagnostic::own(None, "dead"), is_permanent: false };
+    assert_eq!(site.standing(), Standing::New);
+    site.end(Signal::Took, Instant::now(), true);
+    assert_eq!(site.standing(), Standing::Proven);
+    assert!(!site.is_forgettable(false) && site.is_forgettable(true));
+    site.mark_silent();
+    assert_eq!(site.standing(), Standing::New);
+    site.end(Signal::Took, Instant::now(), true);
+    site.mark_down(why, Duration::from_secs(10));
+    assert_eq!(site.standing(), Standing::Doubtful);
+    tokio::time::advance(DOUBTFUL).await;
+    assert_eq!(site.standing(), Standing::New);
+    site.end(Signal::Took, Instant::now(), true);
+    tokio::time::advance(PROVEN).await;
+    assert_eq!(site.standing(), Standing::New);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_dead_site_stays_down_for_its_time() {
+    let site = site(1);
+    let why = Unreachable { diagnostic: Diagnostic::own(None, "dead"), is_permanent: false };
+    site.mark_down(why, Duration::from_secs(10));
+    assert!(site.down().is_some() && !site.is_forgettable(false));
+    tokio::time::advance(Duration::from_secs(10)).await;
+    assert!(site.down().is_none() && site.is_forgettable(false));
+}
+
+/// Puts the site to rest.
+fn refuse(site: &Site) -> Then {
+    let words = Words { cause: Cause::RateLimited, wait: Some(Duration::from_secs(60)) };
+    site.end(Signal::Refused(words, Diagnostic::own(None, "no more")), Instant::now(), false)
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_worker_waits_for_the_end_of_a_rest_and_the_others_leave() {
+    let site = site(5);
+    let mut turns: Vec<_> = (0..3).filter_map(|_| site.offer(class("a"))).collect();
+    assert_eq!(turns.len(), 1, "it is still to come");
+    turns.extend(["b", "c"].map(|name| site.offer(class(name)).unwrap()));
+    assert!(claims(&mut turns[0], "a"));
+    assert_eq!(refuse(&site), Then::GiveBack);
+    drop(site.offer(class("a")));
+    let [first, second, third] = &mut turns[..] else { panic!() };
+    let Look::Wait(until) = first.look() else { panic!("the first that asks waits") };
+    assert!(until >= Instant::now() + Duration::from_secs(60));
+    for other in [second, third] {
+        assert_eq!(other.look(), Look::Leave);
+        assert!(other.next().is_none() && other.leave());
+    }
+    assert!(site.offer(class("d")).is_none(), "one waits for all");
+    assert_eq!(site.what_is_known().open, 0);
+    tokio::time::sleep_until(until).await;
+    assert_eq!(first.look(), Look::Prepare);
+    assert!(first.next().is_some());
+    assert!(site.offer(class("e")).is_none(), "there is one probe");
+    site.end(Signal::Took, Instant::now(), true);
+    assert!(site.offer(class("f")).is_some());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_worker_that_is_dropped_as_it_waits_leaves_its_wait_to_another() {
+    let site = site(1);
+    let mut turn = site.offer(class("a")).unwrap();
+    refuse(&site);
+    assert!(matches!(turn.look(), Look::Wait(_)));
+    drop(turn);
+    let mut turn = site.offer(class("a")).unwrap();
+    assert!(matches!(turn.look(), Look::Wait(_)));
+    assert_eq!((site.what_is_known().due, site.what_is_known().open), (1, 0));
+}
+
+/// Deliveries to a site that is down make no connection, so they do not wait.
+#[tokio::test(start_paused = true)]
+async fn a_site_that_is_down_defers_its_mail_as_it_rests() {
+    let site = site(8);
+    let why = Unreachable { diagnostic: Diagnostic::own(None, "no more"), is_permanent: false };
+    refuse(&site);
+    site.mark_down(why, Duration::from_secs(60));
+    let mut turns: Vec<_> =
+        ["a", "b", "c", "d", "e", "f", "g", "h"].map(|name| site.offer(class(name)).unwrap()).into();
+    for turn in &mut turns {
+        assert_eq!(turn.look(), Look::Prepare);
+        assert!(turn.next().is_some());
+    }
+}
+
+/// Producers offer, workers claim from counters that stand for the queue. At the end no
+/// delivery may be left.
+#[test]
+fn no_class_is_left_without_a_worker_when_the_last_one_leaves() {
+    use std::sync::atomic::{AtomicU32, Ordering::SeqCst};
+
+    const EACH: u32 = 20_000;
+    let (site, work) = (site(2), Arc::new([AtomicU32::new(0), AtomicU32::new(0)]));
+    let names = ["a", "b"];
+    let run = |mut turn: Turn| {
+        let work = Arc::clone(&work);
+        std::thread::spawn(move || {
+            loop {
+                let Some(found) = turn.next() else {
+                    match turn.leave() {
+                        true => break,
+                        false => continue,
+                    }
+                };
+                let index = usize::from(found == class("b"));
+                let claimed = work[index].fetch_update(SeqCst, SeqCst, |left| left.checked_sub(1)).is_ok();
+                if claimed {
+                    // There is room for two; a turn that is not used is given back.
+                    drop(turn.site().offer(found));
+                } else {
+                    turn.found_none(&found);
+                }
+            }
+        })
+    };
+    let mut workers = Vec::new();
+    for round in 0..EACH {
+        let index = usize::try_from(round % 2).unwrap();
+        work[index].fetch_add(1, SeqCst);
+        if let Some(turn) = site.offer(class(names[index])) {
+            workers.push(run(turn));
+        }
+    }
+    workers.into_iter().for_each(|worker| worker.join().unwrap());
+    assert_eq!((work[0].load(SeqCst), work[1].load(SeqCst)), (0, 0));
+    assert!(site.is_forgettable(false));
+}
