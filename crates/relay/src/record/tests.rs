@@ -1,5 +1,6 @@
 use std::time::Duration;
 
+use bytes::Bytes;
 use posthaste_server::wire::{Command, EnhancedCode, parameter::DeliverBy};
 
 use super::*;

@@ -235,7 +235,7 @@ impl SignatureError {
         }
         let text = self.to_string();
         let what = text.split(';').next().unwrap_or_default();
-        refusal!("554 5.6.0 {}", what).with_cause(self)
+        refusal!("554 5.6.0 Not taken, {}", what).with_cause(self)
     }
 }
 

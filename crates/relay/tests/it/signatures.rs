@@ -10,7 +10,6 @@ use std::{
 };
 
 use crate::support::{self, Behavior, Client, Hop, Log, Running, envelope, offering, options, relay, run, start};
-use base64::{Engine as _, engine::general_purpose::STANDARD};
 use bytes::Bytes;
 use posthaste_queue::{Owner, memory::MemoryQueue};
 use posthaste_relay::{
@@ -18,7 +17,7 @@ use posthaste_relay::{
     auth::dkim::{KeyRing, SignError, Signer, SignerOptions, SigningKey},
     client::SystemResolver,
 };
-use posthaste_server::{ScramKey, refusal, session::server::Offers};
+use posthaste_server::{UnknownUsers, refusal, session::server::Offers, wire::Secret};
 
 const RSA: &[u8] = include_bytes!("../../../auth/tests/keys/rsa-2048.pem");
 const ED25519: &[u8] = include_bytes!("../../../auth/tests/keys/ed25519.pem");
@@ -43,8 +42,8 @@ fn signing(mut options: RelayOptions) -> RelayOptions {
 }
 
 fn with_user(mut options: RelayOptions) -> RelayOptions {
-    let mut accounts = AccountTable::new();
-    accounts.insert("jo", ScramKey::new("pw", [1; 16], 4_096)).unwrap();
+    let mut accounts = AccountTable::new(UnknownUsers::new(Secret::new([7; 32]), 4_096));
+    accounts.add("user", "secret").unwrap();
     options.accounts = Some(accounts);
     options
 }
@@ -69,7 +68,7 @@ fn signatures(message: &str) -> usize {
     if signatures.is_empty() {
         return 0;
     }
-    let time = signatures.split_once(" t=").unwrap().1.split_once(';').unwrap().0;
+    let time = signatures.split_once("t=").unwrap().1.split_once(';').unwrap().0;
     let time = SystemTime::UNIX_EPOCH + Duration::from_secs(time.parse().unwrap());
     let signed = match rest.split_once("+0000\r\n") {
         Some((trace, signed)) if trace.starts_with("Received: ") && trace.contains("by relay.test") => signed,
@@ -97,8 +96,8 @@ impl Submission {
         change(&mut options);
         let (relay, log) = relay(options);
         let mut client = Client::in_clear(relay.clone(), log.clone()).await;
-        let login = format!("AUTH PLAIN {}\r\n", STANDARD.encode("\0jo\0pw"));
-        assert!(client.talk(&["EHLO c.test\r\n", &login]).await.starts_with("235"));
+        // As `user` with the password `secret`.
+        assert!(client.talk(&["EHLO c.test\r\n", "AUTH PLAIN AHVzZXIAc2VjcmV0\r\n"]).await.starts_with("235"));
         Self { client, relay: run(relay, log), hop }
     }
 
@@ -223,7 +222,7 @@ async fn a_message_that_cannot_be_signed_is_refused() {
         ),
     ] {
         let said = submission.client.talk(&[MAIL, RECIPIENT, "DATA\r\n", &format!("{content}.\r\n")]).await;
-        assert_eq!(said, format!("554 5.6.0 the message cannot be signed: {what}\r\n"), "{content}");
+        assert_eq!(said, format!("554 5.6.0 Not taken, the message cannot be signed: {what}"), "{content}");
     }
     let (mail, relay) = (envelope("<a@b.test>", &["<a@d.test>"]), &submission.relay.relay);
     let refused = relay.submit(Owner::default(), &mail, Bytes::from_static(TWO_AUTHORS.as_bytes())).await;
@@ -251,15 +250,16 @@ async fn signatures_that_are_too_long_count_as_a_message_that_cannot_be_signed()
     let many = format!("{}From: a@b.test\r\n\r\nx\r\n", "List-Unsubscribe-Post: x\r\n".repeat(400));
     let mut submission = Submission::new(|_| ()).await;
     let said = submission.client.talk(&[MAIL, RECIPIENT, "DATA\r\n", &format!("{many}.\r\n")]).await;
-    assert!(said.starts_with("554 5.6.0 the message cannot be signed: its signatures have "), "{said}");
-    assert!(said.ends_with(" octets, and the relay keeps 8192\r\n"), "{said}");
+    assert!(said.starts_with("554 5.6.0 Not taken, the message cannot be signed: its signatures have "), "{said}");
+    assert!(said.ends_with(" octets, and the relay keeps 8192"), "{said}");
     submission.relay.end().await;
 }
 
 #[tokio::test]
 async fn a_returned_message_begins_with_its_signatures_and_the_report_has_its_own() {
     for (ret, is_whole) in [("RET=FULL", true), ("RET=HDRS", false)] {
-        let refuse = |path: &str| if path.contains("bad") { Err(refusal!("550 5.1.1 No such mailbox")) } else { Ok(()) };
+        let refuse =
+            |path: &str| if path.contains("bad") { Err(refusal!("550 5.1.1 No such mailbox")) } else { Ok(()) };
         let hop = Hop::start(Behavior { rcpt: Box::new(refuse), ..Behavior::default() }).await;
         let relay = start(signing(options(&[hop.port])));
         let mail = format!("<a@b.test> {ret}");
@@ -269,7 +269,8 @@ async fn a_returned_message_begins_with_its_signatures_and_the_report_has_its_ow
         let arrived = hop.mail().pop().unwrap().text();
         assert_eq!((signatures(&report.text()), signatures(&arrived)), (2, 2));
         assert_eq!(report.envelope.mail.size, Some(report.octets as u64));
-        let (text, returned) = (report.text(), if is_whole { &*arrived } else { arrived.split_once("\r\n\r\n").unwrap().0 });
+        let (text, returned) =
+            (report.text(), if is_whole { &*arrived } else { arrived.split_once("\r\n\r\n").unwrap().0 });
         assert!(text.contains(&format!("\r\n\r\n{returned}\r\n")), "{text}");
         relay.end().await;
     }
@@ -301,7 +302,8 @@ async fn a_report_that_is_sent_again_without_the_message_is_signed_again() {
 #[tokio::test]
 async fn a_report_about_a_strangers_message_is_signed_only_where_that_makes_it_no_larger_than_the_message() {
     for (lines, count) in [(1, 0), (200, 2)] {
-        let refuse = |path: &str| if path.contains("bad") { Err(refusal!("550 5.1.1 No such mailbox")) } else { Ok(()) };
+        let refuse =
+            |path: &str| if path.contains("bad") { Err(refusal!("550 5.1.1 No such mailbox")) } else { Ok(()) };
         let hop = Hop::start(Behavior { rcpt: Box::new(refuse), ..Behavior::default() }).await;
         let mut options = signing(options(&[hop.port]));
         options.policy.relay_domains.push("d.test".parse().unwrap());
