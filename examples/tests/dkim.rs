@@ -1,5 +1,6 @@
 //! DKIM signatures of posthaste-auth verify with dkimpy and with OpenDKIM, at every corner of
-//! canonicalization, and of a message that was changed they do not. So do those of the relay program.
+//! canonicalization, and of a message that was changed they do not. So do those of the relay
+//! program.
 
 mod support;
 
@@ -131,6 +132,17 @@ fn mail_through_the_relay_verifies_with_two_other_implementations() {
         ("Subject: large\r\n\r\n", vec![&large; 40]),
     ];
     let folder = folder();
+    // Signed before a crash, and sent after it.
+    let token = support::token();
+    sink.down();
+    let mut client = Smtp::ehlo(relay.port);
+    client.open(&format!("snd-{token}@sender.test"), &format!("rcp-{token}@dest.test"));
+    client.send(format!("From: a@dkim.test\r\nTo: {token}@dest.test\r\n\r\nHello.\r\n.\r\n"));
+    assert_eq!(client.reply().code, 250, "{}", client.log());
+    relay.kill();
+    sink.up();
+    relay.start_again();
+    fs::write(folder.path().join("crash.eml"), sink.one(&token).data).expect("the folder is ours");
     let mut peaks = Vec::new();
     for (number, (head, body)) in bodies.iter().enumerate() {
         let token = support::token();
@@ -150,7 +162,7 @@ fn mail_through_the_relay_verifies_with_two_other_implementations() {
         peaks.push(relay.memory("VmHWM"));
     }
     let found = verify(folder.path());
-    assert_eq!(found.len(), bodies.len());
+    assert_eq!(found.len(), bodies.len() + 1);
     for (name, results) in found {
         for by in ["dkimpy", "opendkim"] {
             assert_eq!(results[by], serde_json::json!(["pass", "pass"]), "{name} {by}");

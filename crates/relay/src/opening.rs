@@ -37,8 +37,8 @@ impl Opening {
         None
     }
 
-    /// The opening in three pieces: the Received field, the missing fields (RFC 6409 section 8), and
-    /// the pieces held. `whole`: the content has ended, and a header needs no empty line after
+    /// The opening in three pieces: the Received field, the missing fields (RFC 6409 section 8),
+    /// and the pieces held. `whole`: the content has ended, and a header needs no empty line after
     /// it.
     pub(crate) fn write(self, inspector: &Inspector<'_>, whole: bool, own_name: &Domain, id: MessageId) -> [Bytes; 3] {
         let mut added = String::new();

@@ -58,8 +58,8 @@ pub enum SubmitError {
     /// No host would take the content: its lines must end in CRLF, and it must not have NUL.
     #[error("the content must not be sent: {0}; end each line with CRLF, and encode what is not text")]
     Unsendable(#[from] ContentFault),
-    /// It has no signature, and [`DkimOptions::unsignable`](crate::DkimOptions) refuses such
-    /// messages.
+    /// It cannot be signed, and [`DkimOptions::unsignable`](crate::DkimOptions::unsignable) says
+    /// that such messages are refused. Or the signer failed: try again.
     #[cfg(feature = "dkim")]
     #[error(transparent)]
     Signature(#[from] crate::SignatureError),
@@ -246,7 +246,7 @@ impl<Q: Queue, R: Resolver> Relay<Q, R> {
     /// message is on stable storage. The content is kept as it is, without a Received field, and
     /// must have its own Date and Message-ID. Its lines end in CRLF;
     /// [`Text::new`](posthaste_client::Text) around it takes those that end in LF. SMTPUTF8 is
-    /// added if an address is not ASCII.
+    /// added if an address is not ASCII. With `RelayOptions::dkim` it is signed.
     ///
     /// # Errors
     /// [`SubmitError`]. Then nothing of the message is kept. There is one exception: after

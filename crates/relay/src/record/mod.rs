@@ -22,8 +22,8 @@
 //! deliveries to be reported by it.
 //!
 //! An envelope has version 4 if the message has a front, and otherwise 3, which older programs read
-//! too. Versions 1 and 2 can still be read. Version 2 has no room, no `remaining`, no trusted client,
-//! and no outcome to be reported. Version 1 also has no flags, no client and no `at`.
+//! too. Versions 1 and 2 can still be read. Version 2 has no room, no `remaining`, no trusted
+//! client, and no outcome to be reported. Version 1 also has no flags, no client and no `at`.
 
 mod outside;
 mod recipient;
