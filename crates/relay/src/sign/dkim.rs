@@ -251,3 +251,65 @@ impl fmt::Debug for Signing {
         f.debug_struct("Signing").field("signs", &self.0.is_some()).finish()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use posthaste_auth::dkim::{KeyRing, SignerOptions, SigningKey};
+
+    use super::*;
+
+    const RSA: &[u8] = include_bytes!("../../../auth/tests/keys/rsa-2048.pem");
+    const ED25519: &[u8] = include_bytes!("../../../auth/tests/keys/ed25519.pem");
+
+    fn signatures() -> Signatures {
+        let mut ring = KeyRing::new();
+        for (domain, text) in [("rsa.test", RSA), ("ed.test", ED25519)] {
+            ring.add(SigningKey::new(domain, "s", text).unwrap()).unwrap();
+        }
+        let mut options = RelayOptions::new("relay.test".parse().unwrap());
+        options.dkim = Some(DkimOptions::new(Signer::new(ring, SignerOptions::default())));
+        Signatures::new(&options)
+    }
+
+    #[tokio::test]
+    async fn rsa_waits_for_its_thread_and_ed25519_needs_none() {
+        let signatures = signatures();
+        let begin = |from: &str| {
+            let mut signing = signatures.of_application(None);
+            signing.update(format!("From: a@{from}\r\n\r\nx\r\n").as_bytes());
+            signing
+        };
+        let all = u32::try_from(signatures.threads.available_permits()).unwrap();
+        let taken = signatures.threads.acquire_many(all).await.unwrap();
+        let front = begin("ed.test").finish(MessageId::from_u64(7)).await.unwrap();
+        assert!(front.starts_with(b"DKIM-Signature: "));
+        let mut rsa = std::pin::pin!(begin("rsa.test").finish(MessageId::from_u64(7)));
+        tokio::select! {
+            biased;
+            signed = &mut rsa => panic!("all threads were taken: {signed:?}"),
+            () = std::future::ready(()) => {}
+        }
+        drop(taken);
+        assert!(rsa.await.unwrap().starts_with(b"DKIM-Signature: "));
+        assert_eq!(signatures.threads.available_permits(), usize::try_from(all).unwrap());
+    }
+
+    #[test]
+    fn a_fault_of_the_signer_is_temporary_and_one_of_the_message_is_not() {
+        let provider = SignError::Provider { domain: "a.test".into(), selector: "s".into() };
+        for (error, reply) in [
+            (SignatureError::Interrupted, "451 4.3.0 Local error, try again later"),
+            (provider.into(), "451 4.3.0 Local error, try again later"),
+            (
+                SignError::BareLineEnd { line: None }.into(),
+                "554 5.6.0 Not taken, the message cannot be signed: there is a CR or an LF that is no line end, in the body",
+            ),
+            (
+                SignatureError::TooLong { octets: 9_000, limit: 8_192 },
+                "554 5.6.0 Not taken, the message cannot be signed: its signatures have 9000 octets, and the relay keeps 8192",
+            ),
+        ] {
+            assert_eq!(error.into_refusal().to_string(), reply);
+        }
+    }
+}

@@ -36,7 +36,7 @@ fn signer() -> Signer {
     Signer::new(ring, SignerOptions::default())
 }
 
-fn signing(mut options: RelayOptions) -> RelayOptions {
+pub(crate) fn signing(mut options: RelayOptions) -> RelayOptions {
     options.dkim = Some(DkimOptions::new(signer()));
     options
 }
@@ -63,7 +63,7 @@ fn parted(message: &str) -> (&str, &str) {
 /// Returns the number of signatures of a message. They are those that its keys make of all that
 /// follows our Received field.
 #[track_caller]
-fn signatures(message: &str) -> usize {
+pub(crate) fn signatures(message: &str) -> usize {
     let (signatures, rest) = parted(message);
     if signatures.is_empty() {
         return 0;
