@@ -51,6 +51,19 @@ role = "submission"
 domains = ["*"]
 to = "mx"
 recipients = "unknown"
+[[dkim]]
+domain = "dest.example"
+selector = "2026a"
+key = "ed25519.pem"
+begins = 2026-01-31
+ends = 2126-01-31T12:00:00+01:00
+[[dkim]]
+domain = "dest.example"
+selector = "rsa"
+key = "rsa.pem"
+[submission]
+sign = "trusted"
+unsignable = "send"
 "#;
 
 /// What to replace in the good file, with what, the line that is to blame, and the key.
@@ -97,6 +110,19 @@ const BROKEN: &[(&str, &str, usize, &str)] = &[
     ("dsn = true", "dsn = \"yes\"", 36, "dsn"),
     ("requiretls = true", "require_tls = true", 37, "require_tls"),
     ("[limits]", "[limit]", 29, "limit"),
+    ("domain = \"dest.example\"", "domain = \"dest example\"", 46, "domain"),
+    ("selector = \"2026a\"", "selector = \"2026 a\"", 47, "selector"),
+    ("selector = \"2026a\"", "selector = \"rsa\"", 53, "selector"),
+    ("key = \"ed25519.pem\"", "key = \"none.pem\"", 48, "key"),
+    ("key = \"ed25519.pem\"", "key = \"cert.pem\"", 48, "key"),
+    ("key = \"ed25519.pem\"", "key = \"rsa-1024.pem\"", 48, "key"),
+    ("begins = 2026-01-31", "begins = \"2026-01-31\"", 49, "begins"),
+    ("begins = 2026-01-31", "begins = 2026-01-31T12:00:00", 49, "begins"),
+    ("begins = 2026-01-31", "begins = 12:00:00", 49, "begins"),
+    ("begins = 2026-01-31", "begins = 2127-01-31", 50, "ends"),
+    ("begins = 2026-01-31", "subdomains = \"yes\"", 49, "subdomains"),
+    ("sign = \"trusted\"", "sign = \"all\"", 56, "sign"),
+    ("unsignable = \"send\"", "unsignable = true", 57, "unsignable"),
 ];
 
 /// The example of RFC 7677 as a key, beside the password.
@@ -110,10 +136,16 @@ fn a_good_configuration_passes() {
     let output = check.args(["check", "--config", "relay.toml"]).current_dir(folder.path()).output();
     let output = output.expect("cargo built the relay");
     let said = [output.stdout, output.stderr].concat();
-    assert_eq!(
-        (output.status.code(), String::from_utf8_lossy(&said)),
-        (Some(0), "relay.toml: no mistake found\n".into())
-    );
+    let said = String::from_utf8_lossy(&said);
+    let (head, records) = said.split_once("\n\n").expect("there are keys");
+    assert_eq!((output.status.code(), head), (Some(0), "relay.toml: no mistake found"));
+    // As zone files have them, each string in 255 octets at most.
+    let records: Vec<_> = records.lines().skip(1).collect();
+    let ed25519 = "2026a._domainkey.dest.example. IN TXT \"v=DKIM1; k=ed25519; p=";
+    let rsa = "rsa._domainkey.dest.example. IN TXT \"v=DKIM1; k=rsa; p=";
+    assert!(records[0].starts_with(ed25519) && records[1].starts_with(rsa) && records.len() == 2, "{said}");
+    let strings: Vec<_> = records[1].split('"').filter(|part| part.len() > 1).skip(1).map(str::len).collect();
+    assert_eq!(strings, [255, 155], "{said}");
 }
 
 #[test]

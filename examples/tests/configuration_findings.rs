@@ -37,6 +37,8 @@ const SHORT: &[(&str, &str)] = &[
     ),
     ("@to_hop", "[[route]]\ndomains = [\"*\"]\nto = [\"hop.test:25\"]"),
     ("@login", "login = { user = \"me\", password_file = \"password.txt\" }"),
+    ("@ed", "{ domain = \"a.test\", selector = \"ed\", key = \"ed25519.pem\" }"),
+    ("@rsa", "{ domain = \"a.test\", selector = \"rsa\", key = \"rsa.pem\" }"),
     ("@to_mx", "[[route]]\ndomains = [\"*\"]\nto = \"mx\""),
 ];
 
@@ -234,6 +236,19 @@ const FOUND: &[(&str, &[&str])] = &[
     ),
     ("listener = [@mx, @submission]\n@tls\naccount = [{ name = \"a\", password = \"long enough\" }]", &[]),
     ("listener = [@mx, @submission]\n@tls\naccount = [{ password = \"long enough\" }]", &["7 E name: missing"]),
+    // Keys that sign.
+    ("dkim = [@ed, @rsa]\nlistener = [@mx, @submission]\n@account\n@tls", &[]),
+    ("listener = [@mx, @submission]\n@account\n@tls\ndkim = [@ed]", &["8 W key: a.test has no RSA key"]),
+    (
+        "dkim = [@rsa,\n{ domain = \"b.test\", selector = \"s\", key = \"open_rsa.key\", ends = 2001-01-01 }]",
+        &["5 W domain: no client can log in", "6 W ends: the key signs no more", "6 W key: every user of this host"],
+    ),
+    ("dkim = [@rsa]\n[submission]\nsign = \"trusted\"", &[]),
+    ("[submission]\nsign = \"trusted\"\nunsignable = \"send\"", &["6 W sign: no key", "7 W unsignable: no key"]),
+    (
+        "dkim = [@rsa,\n@rsa,\n{ domain = \"b.test\", selector = \"s\" }]",
+        &["5 W domain: no client can log in", "6 E selector: another key", "7 E key: missing"],
+    ),
     // Certificates.
     ("tls = { certificate = \"v1.pem\", key = \"v1.key\" }", &["5 E certificate: version 1"]),
     ("tls = { certificate = \"expired.pem\", key = \"expired.key\" }", &["5 W certificate: has expired"]),
@@ -672,6 +687,8 @@ fn certificates() -> &'static Path {
             write(&format!("{name}.pem"), made.self_signed(&key).expect("it is whole").pem(), 0o644);
             write(&format!("{name}.key"), key.serialize_pem(), if name == "open" { 0o644 } else { 0o600 });
         }
+        let rsa = support::configuration::DKIM_KEYS[0].1;
+        write("open_rsa.key", String::from_utf8_lossy(rsa).into_owned(), 0o644);
         write("password.txt", "s3cret pass\n".to_owned(), 0o600);
         write("open.txt", "s3cret pass\n".to_owned(), 0o644);
         write("empty.txt", "\n".to_owned(), 0o600);

@@ -1,5 +1,6 @@
 //! DKIM signatures of posthaste-auth verify with dkimpy and with OpenDKIM, at every corner of
-//! canonicalization, and of a message that was changed they do not.
+//! canonicalization, and of a message that was changed they do not. So do those of the relay
+//! program.
 
 mod support;
 
@@ -11,7 +12,10 @@ use std::time::{Duration, SystemTime};
 use posthaste::auth::dkim::{Canonicalization, KeyRing, Signature, Signer, SignerOptions, SigningKey};
 use posthaste_testkit::rows::{Row, rows};
 use serde_json::Value;
+use support::client::Smtp;
 use support::next_hops::installed;
+use support::relay::{Config, Relay};
+use support::sink::Sink;
 use support::{json, python, run};
 
 const ROWS: &str = include_str!("../../crates/auth/tests/canonicalization.txt");
@@ -98,6 +102,75 @@ fn no_other_implementation_verifies_a_message_that_was_changed() {
             assert!(!results.iter().any(|result| result == "pass"), "{name}: {by} {results:?}");
         }
     }
+}
+
+/// What the relay program signs on its way verifies, whatever its form. The size of a message costs
+/// no memory.
+#[test]
+fn mail_through_the_relay_verifies_with_two_other_implementations() {
+    const BLOCK: usize = 1 << 20;
+    let mut sink = Sink::start();
+    sink.rule("ehlo", &serde_json::json!(["ext", ["PIPELINING", "8BITMIME", "SIZE 300000000"]]), None, None);
+    let relay = Config { next_hops: vec![sink.port], message_size: 200 << 20, ..Config::default() };
+    let mut relay = Relay::prepare(&relay);
+    let mut text = fs::read_to_string(relay.config()).expect("it was written");
+    for (selector, key) in KEYS {
+        let file = relay.folder().join(selector);
+        fs::write(&file, key).expect("the folder is ours");
+        text.push_str(&format!("[[dkim]]\ndomain = \"dkim.test\"\nselector = \"{selector}\"\nkey = {file:?}\n"));
+    }
+    text.push_str("[submission]\nsign = \"trusted\"\nadd_fields = \"trusted\"\n");
+    fs::write(relay.config(), text).expect("the folder is ours");
+    relay.start_again();
+    let large = format!("{}\r\n", "x".repeat(510)).repeat(BLOCK / 512);
+    let bodies: [(&str, Vec<&str>); 6] = [
+        ("Subject: x\r\n\r\n", vec!["Hello.\r\n"]),
+        ("Date: Mon, 30 Nov 2026 10:00:00 +0000\r\nMessage-ID: <a@b>\r\n\r\n", vec!["..  \r\n", "\r\n\r\n"]),
+        ("Subject: a\r\n\tb\r\nReceived: from x by y; z\r\n", vec![]),
+        ("\r\n", vec![]),
+        ("MIME-Version: 1.0\r\nContent-Type: text/plain; charset=utf-8\r\n\r\n", vec!["\u{fc} \t \u{fc}\r\n"]),
+        ("Subject: large\r\n\r\n", vec![&large; 40]),
+    ];
+    let folder = folder();
+    // Signed before a crash, and sent after it.
+    let token = support::token();
+    sink.down();
+    let mut client = Smtp::ehlo(relay.port);
+    client.open(&format!("snd-{token}@sender.test"), &format!("rcp-{token}@dest.test"));
+    client.send(format!("From: a@dkim.test\r\nTo: {token}@dest.test\r\n\r\nHello.\r\n.\r\n"));
+    assert_eq!(client.reply().code, 250, "{}", client.log());
+    relay.kill();
+    sink.up();
+    relay.start_again();
+    fs::write(folder.path().join("crash.eml"), sink.one(&token).data).expect("the folder is ours");
+    let mut peaks = Vec::new();
+    for (number, (head, body)) in bodies.iter().enumerate() {
+        let token = support::token();
+        let mut client = Smtp::ehlo(relay.port);
+        client.open(&format!("snd-{token}@sender.test"), &format!("rcp-{token}@dest.test"));
+        client.send(format!("From: \"A, b\" <a@DKIM.test>\r\nTo: {token}@dest.test\r\n{head}"));
+        for piece in body {
+            // Dots are stuffed.
+            client.send(piece.strip_prefix('.').map_or((*piece).to_owned(), |rest| format!("..{rest}")));
+        }
+        client.send(".\r\n");
+        assert_eq!(client.reply().code, 250, "{}", client.log());
+        let taken = sink.one(&token);
+        assert!(taken.data.starts_with(b"DKIM-Signature: "), "{number}");
+        fs::write(folder.path().join(format!("{number}.eml")), taken.data).expect("the folder is ours");
+        relay.wait_queued(0);
+        peaks.push(relay.memory("VmHWM"));
+    }
+    let found = verify(folder.path());
+    assert_eq!(found.len(), bodies.len() + 1);
+    for (name, results) in found {
+        for by in ["dkimpy", "opendkim"] {
+            assert_eq!(results[by], serde_json::json!(["pass", "pass"]), "{name} {by}");
+        }
+    }
+    let [.., small, large] = peaks[..] else { panic!("{peaks:?}") };
+    println!("at most {} KiB with small messages, {} KiB with 40 MiB under way", small / 1024, large / 1024);
+    assert!(large < small + (24 << 20), "{peaks:?}");
 }
 
 fn name(number: usize, header: Canonicalization, body: Canonicalization) -> String {

@@ -47,7 +47,7 @@ pub enum Event<'a> {
         sender: &'a ReversePath,
         /// The number of recipients.
         recipients: usize,
-        /// Octets of content, with our Received field.
+        /// Octets of content, with our Received field and our signatures.
         octets: u64,
         /// The priority that it is sent on with (RFC 6710). 0 unless the client asked for another
         /// one, and may have it.

@@ -20,6 +20,7 @@ mod report;
 mod retry;
 mod route;
 mod shared;
+mod sign;
 mod sites;
 mod trace;
 
@@ -35,8 +36,12 @@ pub use recipients::{MailboxPattern, MailboxPatternError, MailboxSet, RecipientT
 pub use relay::{Relay, RelayBuilder, SubmitError};
 pub use retry::RetrySchedule;
 pub use route::{NextHop, Route, RouteError, RouteQuery, RouteTable, Routes};
+#[cfg(feature = "dkim")]
+pub use sign::{DkimOptions, SignFor, SignatureError, Unsignable};
 pub use sites::{Resting, SiteState};
 
+#[cfg(feature = "dkim")]
+pub use posthaste_auth as auth;
 pub use posthaste_client as client;
 pub use posthaste_queue as queue;
 pub use posthaste_server as server;

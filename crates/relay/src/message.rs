@@ -7,6 +7,7 @@ use std::{
     time::Duration,
 };
 
+use bytes::Bytes;
 use posthaste_queue::{MAX_DELIVERIES, MAX_STATES, NameError, NewDelivery, NewMessage, Owner, Priority, RoutingKey};
 use posthaste_server::{
     Envelope,
@@ -32,6 +33,8 @@ pub(crate) struct Origin {
     pub(crate) returns_whole: bool,
     /// The message says `TLS-Required: No`.
     pub(crate) tls_not_required: bool,
+    /// The fields that stand before its content.
+    pub(crate) front: Bytes,
 }
 
 /// Why the envelope of a message cannot be recorded.
@@ -82,6 +85,7 @@ pub(crate) fn new_message(
         room: room.ok_or(OutsideError::TooMany)?,
         received_from: origin.client,
         mail: envelope.mail.clone(),
+        front: origin.front,
     };
     let delay = outside.held();
     let mut deliveries = Vec::with_capacity(groups.len());
@@ -131,6 +135,11 @@ impl fmt::Write for Octets {
         self.0 = self.0.saturating_add(text.len());
         Ok(())
     }
+}
+
+/// The octets of a message: its front and the content in the queue.
+pub(crate) fn whole_len(front: &Bytes, content: u64) -> u64 {
+    u64::try_from(front.len()).unwrap_or(u64::MAX).saturating_add(content)
 }
 
 /// The priority of a message, and the time for which it is held.

@@ -37,24 +37,24 @@ impl Opening {
         None
     }
 
-    /// The opening in two pieces: the Received field with the missing fields (RFC 6409 section 8),
+    /// The opening in three pieces: the Received field, the missing fields (RFC 6409 section 8),
     /// and the pieces held. `whole`: the content has ended, and a header needs no empty line after
     /// it.
-    pub(crate) fn write(self, inspector: &Inspector<'_>, whole: bool, own_name: &Domain, id: MessageId) -> [Bytes; 2] {
-        let mut front = self.trace;
+    pub(crate) fn write(self, inspector: &Inspector<'_>, whole: bool, own_name: &Domain, id: MessageId) -> [Bytes; 3] {
+        let mut added = String::new();
         if inspector.has_header() || whole {
             if !inspector.has_date {
-                front.push_str(&format!("Date: {}\r\n", date(Timestamp::now())));
+                added.push_str(&format!("Date: {}\r\n", date(Timestamp::now())));
             }
             if !inspector.has_message_id {
                 let own_name = own_name.borrowed();
                 let right = canonical(&own_name).unwrap_or_else(|| "localhost".into());
-                front.push_str(&format!("Message-ID: <{id}.{:016x}@{right}>\r\n", fastrand::u64(..)));
+                added.push_str(&format!("Message-ID: <{id}.{:016x}@{right}>\r\n", fastrand::u64(..)));
             }
             if inspector.headless {
-                front.push_str("\r\n");
+                added.push_str("\r\n");
             }
         }
-        [front.into(), self.held.freeze()]
+        [self.trace.into(), added.into(), self.held.freeze()]
     }
 }

@@ -33,6 +33,9 @@ pub struct RelayOptions {
     /// The messages that get the fields that they lack. Default: those of clients that have logged
     /// in.
     pub add_fields: AddFields,
+    /// The DKIM signatures of submitted mail. Default `None`: nothing is signed.
+    #[cfg(feature = "dkim")]
+    pub dkim: Option<crate::DkimOptions>,
     /// The number of Received fields at which a message counts as a loop: 554 5.4.6. Default 100
     /// (RFC 5321 section 6.3). A message with four Received fields by
     /// [`host_name`](Self::host_name) is a loop too.
@@ -155,6 +158,8 @@ impl RelayOptions {
             delivery: DeliveryOptions::default(),
             postmaster: None,
             add_fields: AddFields::default(),
+            #[cfg(feature = "dkim")]
+            dkim: None,
             max_hops: 100,
         }
     }

@@ -19,10 +19,11 @@ use tracing::error;
 use crate::{
     AddFields, Event,
     admit::admit,
-    message::{Named, Origin, OutsideError, new_message, terms},
+    message::{Named, Origin, OutsideError, new_message, terms, whole_len},
     opening::Opening,
     record::by_after,
     shared::Shared,
+    sign::{SignatureError, Signing},
     trace::{Inspector, MAX_OWN_HOPS},
 };
 
@@ -126,12 +127,14 @@ impl<Q: Queue, R: Resolver> Handler for RelayHandler<Q, R> {
         } else {
             draft.write(trace.into()).await.map_err(not_taken)?;
         }
+        let mut signing = shared.signatures.of_client(peer.identity.is_some(), self.trusted, envelope.mail.body);
         let mut follows_field = opening.is_none();
         let mut inspector = Inspector::new(own_name);
         while let Some(mut piece) = body.next().await? {
             inspector.inspect(&piece);
             // Such content would go on in our field. It has no header.
             if mem::take(&mut follows_field) && matches!(piece.first(), Some(b' ' | b'\t')) {
+                signing.update(b"\r\n");
                 draft.write(Bytes::from_static(b"\r\n")).await.map_err(not_taken)?;
             }
             if let Some(mut front) = opening.take() {
@@ -140,20 +143,22 @@ impl<Q: Queue, R: Resolver> Handler for RelayHandler<Q, R> {
                     continue;
                 };
                 let front = front.write(&inspector, false, own_name, draft.id());
-                write_all(&mut draft, front).await?;
+                write_opening(&mut draft, &mut signing, front).await?;
                 piece = unheld;
             }
+            signing.update(&piece);
             draft.write(piece).await.map_err(not_taken)?;
         }
         inspector.end();
         if let Some(front) = opening {
             let front = front.write(&inspector, true, own_name, draft.id());
-            write_all(&mut draft, front).await?;
+            write_opening(&mut draft, &mut signing, front).await?;
         }
         if inspector.hops >= self.shared.options.max_hops || inspector.own_hops >= MAX_OWN_HOPS {
             return Err(refusal!("554 5.4.6 Too many hops, this is a loop"));
         }
-        let octets = draft.len();
+        let front = signing.finish(draft.id()).await.map_err(SignatureError::into_refusal)?;
+        let octets = whole_len(&front, draft.len());
         // The next hop is told the type that the client declared. 8-bit content without a
         // declaration is declared here.
         if inspector.eight_bit && envelope.mail.body != Some(BodyType::BinaryMime) {
@@ -172,7 +177,8 @@ impl<Q: Queue, R: Resolver> Handler for RelayHandler<Q, R> {
         // RFC 8689 section 5: REQUIRETLS counts more than the field.
         let tls_not_required = inspector.tls_not_required && !envelope.mail.require_tls;
         let trusted = self.trusted;
-        let origin = Origin { client: Some(client), all_ascii, trusted, returns_whole: false, tls_not_required };
+        let client = Some(client);
+        let origin = Origin { client, all_ascii, trusted, returns_whole: false, tls_not_required, front };
         let message = message(&self.shared.options.host_name, peer, &envelope, origin).map_err(|error| {
             error!(%error, "envelope cannot be recorded");
             LOCAL_ERROR
@@ -215,8 +221,12 @@ fn message(own_name: &Domain, peer: &Peer, envelope: &Envelope, origin: Origin) 
     new_message(own_name, Owner::new(&owner).unwrap_or_default(), envelope, origin)
 }
 
-async fn write_all(draft: &mut impl Draft, pieces: [Bytes; 2]) -> Result<(), Refusal> {
-    for piece in pieces.into_iter().filter(|piece| !piece.is_empty()) {
+/// Writes the Received field, which is not signed, and the pieces after it, which are.
+async fn write_opening(draft: &mut impl Draft, signing: &mut Signing, pieces: [Bytes; 3]) -> Result<(), Refusal> {
+    for (at, piece) in pieces.into_iter().enumerate().filter(|(_, piece)| !piece.is_empty()) {
+        if at > 0 {
+            signing.update(&piece);
+        }
         draft.write(piece).await.map_err(not_taken)?;
     }
     Ok(())

@@ -27,7 +27,7 @@ use crate::{
     event::Counting,
     future_release,
     hooks::Hooks,
-    message::{Origin, new_message, terms},
+    message::{Origin, new_message, terms, whole_len},
     offers,
     shared::Shared,
     trace::Inspector,
@@ -58,6 +58,11 @@ pub enum SubmitError {
     /// No host would take the content: its lines must end in CRLF, and it must not have NUL.
     #[error("the content must not be sent: {0}; end each line with CRLF, and encode what is not text")]
     Unsendable(#[from] ContentFault),
+    /// It cannot be signed, and [`DkimOptions::unsignable`](crate::DkimOptions::unsignable) says
+    /// that such messages are refused. Or the signer failed: try again.
+    #[cfg(feature = "dkim")]
+    #[error(transparent)]
+    Signature(#[from] crate::SignatureError),
     /// The envelope cannot be recorded.
     #[error("the envelope cannot be recorded: {0}")]
     Envelope(#[source] Box<dyn std::error::Error + Send + Sync>),
@@ -241,7 +246,7 @@ impl<Q: Queue, R: Resolver> Relay<Q, R> {
     /// message is on stable storage. The content is kept as it is, without a Received field, and
     /// must have its own Date and Message-ID. Its lines end in CRLF;
     /// [`Text::new`](posthaste_client::Text) around it takes those that end in LF. SMTPUTF8 is
-    /// added if an address is not ASCII.
+    /// added if an address is not ASCII. With `RelayOptions::dkim` it is signed.
     ///
     /// # Errors
     /// [`SubmitError`]. Then nothing of the message is kept. There is one exception: after
@@ -259,6 +264,7 @@ impl<Q: Queue, R: Resolver> Relay<Q, R> {
         let mut inspector = Inspector::new(&self.shared.options.host_name);
         // A line may have any length: next hops take what they like.
         let mut check = (envelope.mail.body != Some(BodyType::BinaryMime)).then(|| ContentCheck::new(usize::MAX));
+        let mut signing = self.shared.signatures.of_application(envelope.mail.body);
         let length = content.length();
         let mut content = pin!(content);
         while let Some(piece) = poll_fn(|context| content.as_mut().poll_next(context)).await {
@@ -270,14 +276,16 @@ impl<Q: Queue, R: Resolver> Relay<Q, R> {
             }
             inspector.inspect(&piece);
             check.as_mut().map_or(Ok(()), |check| check.check(&piece))?;
+            signing.update(&piece);
             draft.write(piece).await?;
         }
         check.map_or(Ok(()), |check| check.finish())?;
-        let octets = draft.len();
-        if length.is_some_and(|length| length != octets) {
+        if length.is_some_and(|length| length != draft.len()) {
             let error = std::io::Error::new(std::io::ErrorKind::InvalidData, "its length is not the one that it gave");
             return Err(SubmitError::Content(error));
         }
+        let front = signing.finish(draft.id()).await?;
+        let octets = whole_len(&front, draft.len());
         let mut envelope = envelope.clone();
         envelope.mail.smtputf8 |= !envelope.mail.reverse_path.is_ascii();
         envelope.mail.smtputf8 |= envelope.recipients.iter().any(|rcpt| !rcpt.forward_path.is_ascii());
@@ -286,7 +294,7 @@ impl<Q: Queue, R: Resolver> Relay<Q, R> {
         inspector.end();
         let tls_not_required = inspector.tls_not_required && !envelope.mail.require_tls;
         let all_ascii = !inspector.eight_bit;
-        let origin = Origin { all_ascii, trusted: true, tls_not_required, ..Origin::default() };
+        let origin = Origin { all_ascii, trusted: true, tls_not_required, front, ..Origin::default() };
         let message = new_message(&self.shared.options.host_name, owner, &envelope, origin)
             .map_err(|error| SubmitError::Envelope(error.into()))?;
         let (priority, held) = terms(&message);

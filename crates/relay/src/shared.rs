@@ -8,7 +8,9 @@ use std::{
 use posthaste_client::{Health, Server};
 use tokio::sync::Semaphore;
 
-use crate::{Event, RelayOptions, deliver::KnownSites, event::Counting, hooks::Hooks, report::Budget};
+use crate::{
+    Event, RelayOptions, deliver::KnownSites, event::Counting, hooks::Hooks, report::Budget, sign::Signatures,
+};
 
 /// The parts of a relay.
 #[derive(Debug)]
@@ -18,6 +20,8 @@ pub(crate) struct Shared<Q, R> {
     pub(crate) options: RelayOptions,
     pub(crate) hooks: Hooks,
     pub(crate) events: Counting,
+    /// The signatures of what is taken, and of reports.
+    pub(crate) signatures: Signatures,
     /// The reports that senders without trust may still get.
     pub(crate) reports: Budget,
     /// Permits to write a report: each holds in memory what it returns.
@@ -36,6 +40,7 @@ const REPORTS_AT_ONCE: usize = 8;
 
 impl<Q, R> Shared<Q, R> {
     pub(crate) fn new(queue: Q, resolver: R, options: RelayOptions, hooks: Hooks, events: Counting) -> Self {
+        let signatures = Signatures::new(&options);
         let reports = Budget::new(options.delivery.stranger_reports);
         let (reporting, listeners) = (Semaphore::new(REPORTS_AT_ONCE), Listeners::default());
         Self {
@@ -44,6 +49,7 @@ impl<Q, R> Shared<Q, R> {
             options,
             hooks,
             events,
+            signatures,
             reports,
             reporting,
             listeners,

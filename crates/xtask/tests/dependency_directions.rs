@@ -7,8 +7,8 @@
 //!                             queue  <-+
 //! ```
 //!
-//! `auth` sees wire alone. The queue knows nothing of SMTP, the facade `posthaste` may name every
-//! library, the testkit is seen by tests only.
+//! `auth` sees wire alone, and of the libraries the relay alone sees it. The queue knows nothing of
+//! SMTP, the facade `posthaste` may name every library, the testkit is seen by tests only.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -26,6 +26,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     (
         "posthaste-relay",
         &[
+            "posthaste-auth",
             "posthaste-client",
             "posthaste-tokio",
             "posthaste-queue",

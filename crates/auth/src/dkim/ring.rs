@@ -59,6 +59,11 @@ impl KeyRing {
         self.keys.is_empty()
     }
 
+    /// Returns `true` if some key has this algorithm.
+    pub(crate) fn has(&self, algorithm: Algorithm) -> bool {
+        self.keys.values().flatten().any(|key| key.algorithm() == algorithm)
+    }
+
     /// As [`find`](Self::find), for a name in lower case and A-labels.
     pub(crate) fn find_name(&self, domain: &str, now: SystemTime) -> Vec<&SigningKey> {
         self.levels(domain).map(|keys| newest(keys, now)).find(|keys| !keys.is_empty()).unwrap_or_default()

@@ -5,7 +5,7 @@ use std::{fmt, mem, sync::Arc, time::SystemTime};
 use posthaste_wire::Domain;
 
 use super::{
-    KeyRing, SignError, Signature, SignerOptions, SigningKey, author,
+    Algorithm, KeyRing, SignError, Signature, SignerOptions, SigningKey, author,
     body::BodyHash,
     fields::SignedFields,
     header::{self, Field, fields, write_canonical},
@@ -122,6 +122,21 @@ impl Signing {
             }
             State::Body(message) => message.body.update(piece),
             State::Unsigned | State::Failed(_) => {}
+        }
+    }
+
+    /// Returns `true` if [`finish`](Self::finish) at this time makes a signature with this
+    /// algorithm, so that a caller can move RSA to a thread that may block. While the header has
+    /// not ended, it is `true` as soon as some key has the algorithm.
+    pub fn will_use(&self, algorithm: Algorithm, now: SystemTime) -> bool {
+        let keys = &self.signer.keys;
+        match &self.state {
+            State::Header(_) => keys.has(algorithm),
+            State::Body(message) => {
+                let mut found = message.domains.iter().flat_map(|domain| keys.find_name(domain, now));
+                found.any(|key| key.algorithm() == algorithm)
+            }
+            State::Unsigned | State::Failed(_) => false,
         }
     }
 

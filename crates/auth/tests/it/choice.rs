@@ -1,7 +1,7 @@
 //! Which key signs.
 
 use posthaste_auth::{
-    dkim::{KeyRing, SignError, Signer, SignerOptions, SigningKey},
+    dkim::{Algorithm, KeyRing, SignError, Signer, SignerOptions, SigningKey},
     wire::Domain,
 };
 
@@ -127,4 +127,31 @@ fn without_a_key_nothing_is_demanded_of_a_message() {
     let mut signing = signer.begin_for([Domain::parse("other.test").unwrap()]);
     signing.update(b"no header\nat all");
     assert_eq!(signing.finish(at(1)), Ok(vec![]));
+}
+
+#[test]
+fn a_message_tells_which_algorithms_will_sign_it() {
+    let signer = Signer::new(
+        ring([
+            key("example.org", "ed", ED25519, None, None),
+            key("example.org", "rsa", RSA, Some(100), None),
+            key("example.net", "ed", ED25519, None, None),
+        ]),
+        SignerOptions::default(),
+    );
+    for (message, seconds, expected) in [
+        ("From: a@example.org\r\n\r\n", 99, [false, true]),
+        ("From: a@example.org\r\n\r\n", 100, [true, true]),
+        ("From: a@example.net\r\n\r\n", 100, [false, true]),
+        ("From: a@other.test\r\n\r\n", 100, [false, false]),
+        ("Subject: no author\r\n\r\n", 100, [false, false]),
+        // The header has not ended.
+        ("From: a@other.test\r\n", 0, [true, true]),
+    ] {
+        let mut signing = signer.begin();
+        signing.update(message.as_bytes());
+        let used = [Algorithm::RsaSha256, Algorithm::Ed25519Sha256].map(|one| signing.will_use(one, at(seconds)));
+        assert_eq!(used, expected, "{message:?} {seconds}");
+    }
+    assert!(!Signer::new(KeyRing::new(), SignerOptions::default()).begin().will_use(Algorithm::RsaSha256, at(0)));
 }

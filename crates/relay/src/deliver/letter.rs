@@ -24,7 +24,7 @@ use super::{
     job::Job,
     site::{Site, Unreachable},
 };
-use crate::shared::Shared;
+use crate::{message::whole_len, shared::Shared};
 
 /// A delivery's message on its way to the servers of one attempt.
 pub(super) struct Letter<'l, Q, R> {
@@ -75,7 +75,7 @@ impl<Q: Queue, R: Send + Sync> Transact<Metered> for Letter<'_, Q, R> {
         // The queue could read the body for no other host either.
         let body = self.shared.queue.body(job.lease()).await.map_err(io::Error::other)?;
         self.pulse.no_content();
-        let content = QueuedContent { body, pulse: self.pulse, has_begun: false };
+        let content = QueuedContent { front: job.outside.front.clone(), body, pulse: self.pulse, has_begun: false };
         self.pulse.transacts_with(client.server().map(|target| target.server.clone()));
         let sent = client.transact(mail, &named, content).await;
         self.pulse.transacts_with(None);
@@ -108,8 +108,9 @@ impl<Q: Queue, R: Send + Sync> Transact<Metered> for Letter<'_, Q, R> {
     }
 }
 
-/// A queued body as content to send. It tells the pulse how far it is.
+/// A queued body as content to send, after its front. It tells the pulse how far it is.
 struct QueuedContent<'p, B> {
+    front: Bytes,
     body: B,
     pulse: &'p Pulse,
     has_begun: bool,
@@ -118,7 +119,10 @@ struct QueuedContent<'p, B> {
 impl<B: Body> Content for QueuedContent<'_, B> {
     fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<io::Result<Bytes>>> {
         if !std::mem::replace(&mut self.has_begun, true) {
-            self.pulse.content_begins(self.body.len());
+            self.pulse.content_begins(self.octets());
+            if !self.front.is_empty() {
+                return Poll::Ready(Some(Ok(self.front.clone())));
+            }
         }
         let piece = ready!(Pin::new(&mut self.body).poll_next(context));
         if piece.is_none() {
@@ -129,6 +133,12 @@ impl<B: Body> Content for QueuedContent<'_, B> {
     }
 
     fn length(&self) -> Option<u64> {
-        Some(self.body.len())
+        Some(self.octets())
+    }
+}
+
+impl<B: Body> QueuedContent<'_, B> {
+    fn octets(&self) -> u64 {
+        whole_len(&self.front, self.body.len())
     }
 }

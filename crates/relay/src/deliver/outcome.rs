@@ -6,6 +6,7 @@
 
 use std::time::Duration;
 
+use bytes::Bytes;
 use jiff::Timestamp;
 use posthaste_queue::{Derived, GatherWhen, Owner, Queue};
 use posthaste_server::{
@@ -177,18 +178,18 @@ impl Job {
         if !self.outside.returns_whole {
             return None;
         }
-        let body = report::without_content(&beginning(shared, &self.lease, usize::MAX).await?.octets)?;
+        // Without its front, which signs what is cut off here.
+        let whole = beginning(shared, &self.lease, &Bytes::new(), usize::MAX).await?;
+        let body = report::without_content(&whole.octets)?;
+        let own_name = &shared.options.host_name;
+        let front = shared.signatures.of_report(own_name, &body, self.lease.message()).await;
         let mut mail = self.outside.mail.clone();
-        (mail.size, mail.body) = (u64::try_from(body.len()).ok(), None);
+        let octets = front.len().saturating_add(body.len());
+        (mail.size, mail.body) = (u64::try_from(octets).ok(), None);
         let recipients = failed.iter().map(|(rcpt, _)| rcpt.clone()).collect();
-        let origin = Origin { all_ascii: body.is_ascii(), ..Origin::default() };
-        let message = new_message(
-            &shared.options.host_name,
-            Owner::default(),
-            &Envelope::from_commands(mail, recipients),
-            origin,
-        )
-        .ok()?;
+        let origin = Origin { all_ascii: body.is_ascii(), front, ..Origin::default() };
+        let envelope = Envelope::from_commands(mail, recipients);
+        let message = new_message(own_name, Owner::default(), &envelope, origin).ok()?;
         Some(Derived { message, body })
     }
 }

@@ -7,18 +7,19 @@
 
 use std::time::Duration;
 
+use bytes::Bytes;
 use jiff::Timestamp;
 use posthaste_queue::{Body, Derived, Lease, LeaseError, MAX_DERIVED, MessageId, Outcome, Owner, Queue};
 use posthaste_server::{
     Envelope,
-    wire::{EncodeError, ForwardPath, Mailbox, Rcpt, parameter::DeliverByMode},
+    wire::{EncodeError, ForwardPath, Mail, Mailbox, Rcpt, parameter::DeliverByMode},
 };
 use tokio::sync::SemaphorePermit;
 use tracing::{error, warn};
 
 use crate::{
     Event, NotReported,
-    message::{Origin, new_message},
+    message::{Origin, new_message, whole_len},
     record::{Outside, Recipient, encode_recipients},
     report::{self, About, Action, Entry, Grant, MAX_HEADER, Original},
     shared::Shared,
@@ -133,8 +134,7 @@ pub(super) async fn write_back<Q: Queue, R>(
                 break;
             }
         };
-        let derived = letter.write(shared, message, outside, form);
-        let octets = derived.as_ref().map(|derived| derived.body.len());
+        let (derived, octets) = letter.write(shared, message, outside, form).await.unzip();
         match shared.queue.finish_all(outcomes, derived.into_iter().collect()).await {
             Ok(reports) => {
                 written = Some(letter.written(reports, octets));
@@ -217,7 +217,7 @@ impl<'s> Letter<'s> {
             true => usize::try_from(shared.options.delivery.return_at_most).unwrap_or(usize::MAX).min(MAX_RETURNED),
             false => 0,
         };
-        let mut original = beginning(shared, &end.lease, most).await.unwrap_or_default();
+        let mut original = beginning(shared, &end.lease, &outside.front, most).await.unwrap_or_default();
         let mut grant = None;
         if !outside.trusted {
             original.octets.truncate(HEADER_FOR_STRANGERS);
@@ -230,16 +230,17 @@ impl<'s> Letter<'s> {
         Self::Report { to: to.clone(), entries, original, grant, _permit: permit }
     }
 
-    fn write<Q, R>(
+    /// What is sent, and its octets.
+    async fn write<Q, R>(
         &mut self,
         shared: &Shared<Q, R>,
         message: MessageId,
         outside: &Outside,
         form: Form,
-    ) -> Option<Derived> {
+    ) -> Option<(Derived, usize)> {
         let Self::Report { to, entries, original, grant, .. } = self else {
             return match self {
-                Self::Plain(derived) => Some((**derived).clone()),
+                Self::Plain(derived) => Some(((**derived).clone(), derived.body.len())),
                 _ => None,
             };
         };
@@ -253,13 +254,20 @@ impl<'s> Letter<'s> {
             warn!(%message, sender = %to, "report withheld, larger than this sender may get");
             return None;
         }
+        let mut front = shared.signatures.of_report(own_name, &report.body, message).await;
+        // An unsigned report is better than a shorter one, or none.
+        if front.len() > granted.saturating_sub(report.body.len()) {
+            front = Bytes::new();
+        }
+        let octets = front.len().saturating_add(report.body.len());
         let rcpt = Rcpt::new(ForwardPath::Mailbox(report.to.borrowed())).into_owned();
-        let mut envelope = Envelope::from_commands(report.mail, vec![rcpt]);
+        let mail = Mail { size: u64::try_from(octets).ok(), ..report.mail };
+        let mut envelope = Envelope::from_commands(mail, vec![rcpt]);
         shared.options.forward_postmaster(None, &mut envelope);
         let (all_ascii, returns_whole) = (report.body.is_ascii(), report.returns_whole);
-        let origin = Origin { all_ascii, trusted: outside.trusted, returns_whole, ..Origin::default() };
+        let origin = Origin { all_ascii, trusted: outside.trusted, returns_whole, front, ..Origin::default() };
         match new_message(own_name, Owner::default(), &envelope, origin) {
-            Ok(message) => Some(Derived { message, body: report.body }),
+            Ok(message) => Some((Derived { message, body: report.body }, octets)),
             Err(error) => {
                 error!(%message, %error, "report not sent, its envelope cannot be recorded");
                 None
@@ -284,11 +292,17 @@ impl<'s> Letter<'s> {
 }
 
 /// The beginning of a message: the header at least, and the whole message if it has at most `most`
-/// octets. `None`: it cannot be read.
-pub(super) async fn beginning<Q: Queue, R>(shared: &Shared<Q, R>, lease: &Lease, most: usize) -> Option<Original> {
+/// octets. It begins with the front. `None`: it cannot be read.
+pub(super) async fn beginning<Q: Queue, R>(
+    shared: &Shared<Q, R>,
+    lease: &Lease,
+    front: &Bytes,
+    most: usize,
+) -> Option<Original> {
     let mut body = shared.queue.body(lease).await.ok()?;
-    let whole = usize::try_from(body.len()).is_ok_and(|len| len <= most);
-    let mut original = Original { octets: Vec::new(), whole, of: body.len() };
+    let of = whole_len(front, body.len());
+    let whole = usize::try_from(of).is_ok_and(|len| len <= most);
+    let mut original = Original { octets: front.to_vec(), whole, of };
     loop {
         let octets = &mut original.octets;
         match body.chunk().await {

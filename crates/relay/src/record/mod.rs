@@ -6,7 +6,7 @@
 //!
 //! ```text
 //! envelope   version(1) = 3, accepted(8: seconds since 1970), flags(1), room(2: octets),
-//!            text(the client, empty for none), text(MAIL line)
+//!            text(the client, empty for none), text(MAIL line); version 4 has text(front) after these
 //!   flags    1 all of the content is ASCII, 2 the client was trusted, 4 a report of ours that returns a message whole,
 //!            8 the message says TLS-Required: No
 //! state      version(1) = 3, remaining(1), count(4), count times: text(RCPT line), flags(1), last
@@ -21,8 +21,9 @@
 //! `remaining` comes first, so that the queue can [gather](posthaste_queue::Queue::gather) the
 //! deliveries to be reported by it.
 //!
-//! Versions 1 and 2 can still be read. Version 2 has no room, no `remaining`, no trusted client,
-//! and no outcome to be reported. Version 1 also has no flags, no client and no `at`.
+//! An envelope has version 4 if the message has a front, and otherwise 3, which older programs read
+//! too. Versions 1 and 2 can still be read. Version 2 has no room, no `remaining`, no trusted
+//! client, and no outcome to be reported. Version 1 also has no flags, no client and no `at`.
 
 mod outside;
 mod recipient;
@@ -43,20 +44,25 @@ pub(crate) enum RecordError {
     Damaged,
 }
 
-/// The version that is written.
+/// The version of states, and of envelopes without a front.
 const VERSION: u8 = 3;
+/// The version of envelopes with a front.
+const WITH_FRONT: u8 = 4;
 /// The oldest version that is read.
 const OLDEST: u8 = 1;
 
+/// The most octets of a message's front: some signatures. It is read with each claim.
+pub(crate) const MAX_FRONT: usize = 8 * 1_024;
 /// The most octets of diagnostic text that a recipient keeps: enough for a usual reply.
 pub(crate) const MAX_ROOM: u16 = 1_000;
 /// The octets of diagnostic text that every recipient may keep, however many there are: a code and
 /// some words.
 pub(crate) const MIN_ROOM: u16 = 100;
 
-fn version(record: &mut &[u8]) -> Result<u8, RecordError> {
+/// Reads the version, which may be the newest one at most.
+fn version(record: &mut &[u8], newest: u8) -> Result<u8, RecordError> {
     match record.try_get_u8() {
-        Ok(version @ OLDEST..=VERSION) => Ok(version),
+        Ok(version) if (OLDEST..=newest).contains(&version) => Ok(version),
         Ok(other) => Err(RecordError::Version(other)),
         Err(_) => Err(RecordError::Damaged),
     }

@@ -8,7 +8,9 @@ use posthaste_server::wire::{
     parameter::{DeliverBy, Hold},
 };
 
-use super::{MIN_ROOM, RecordError, VERSION, all_of, flags, put_command, put_text, text, version};
+use super::{
+    MAX_FRONT, MIN_ROOM, RecordError, VERSION, WITH_FRONT, all_of, flags, put_command, put_text, text, version,
+};
 
 /// The outside of a message, recorded once for all its deliveries: MAIL, the client, and facts
 /// about the content. The recipients are recorded by delivery.
@@ -35,6 +37,9 @@ pub(crate) struct Outside {
     pub(crate) received_from: Option<String>,
     /// MAIL as it came. The time of BY counts from when the message was accepted.
     pub(crate) mail: Mail,
+    /// Fields that stand before what the queue has as content, with their line ends: signatures,
+    /// which are known last. [`MAX_FRONT`] octets at most. Mostly it is empty.
+    pub(crate) front: Bytes,
 }
 
 const ALL_ASCII: u8 = 1;
@@ -48,7 +53,8 @@ impl Outside {
     pub(crate) fn of(mail: Mail) -> Self {
         let (all_ascii, trusted, returns_whole, room) = (false, true, false, super::MAX_ROOM);
         let tls_not_required = false;
-        Self { accepted: 0, all_ascii, trusted, returns_whole, tls_not_required, room, received_from: None, mail }
+        let (received_from, front) = (None, Bytes::new());
+        Self { accepted: 0, all_ascii, trusted, returns_whole, tls_not_required, room, received_from, mail, front }
     }
 
     /// The time from acceptance to the release of the message (RFC 4865).
@@ -65,7 +71,7 @@ impl Outside {
 
     pub(crate) fn encode(&self) -> Result<Bytes, EncodeError> {
         let mut out = BytesMut::new();
-        out.put_u8(VERSION);
+        out.put_u8(if self.front.is_empty() { VERSION } else { WITH_FRONT });
         out.put_i64(self.accepted);
         out.put_u8(all_of(&[
             (self.all_ascii, ALL_ASCII),
@@ -76,11 +82,15 @@ impl Outside {
         out.put_u16(self.room);
         put_text(&mut out, self.received_from.as_deref().unwrap_or_default());
         put_command(&mut out, &Command::Mail(self.mail.borrowed()))?;
+        if !self.front.is_empty() {
+            out.put_u32(u32::try_from(self.front.len()).unwrap_or(u32::MAX));
+            out.put_slice(&self.front);
+        }
         Ok(out.freeze())
     }
 
     pub(crate) fn decode(mut record: &[u8]) -> Result<Self, RecordError> {
-        let version = version(&mut record)?;
+        let version = version(&mut record, WITH_FRONT)?;
         let accepted = record.try_get_i64().map_err(|_| RecordError::Damaged)?;
         let known = match version {
             1 => None,
@@ -92,6 +102,11 @@ impl Outside {
         let client = if version < 2 { "" } else { text(&mut record)? };
         let received_from = Some(client.to_owned()).filter(|client| !client.is_empty());
         let line = text(&mut record)?;
+        let front = if version < WITH_FRONT { "" } else { text(&mut record)? };
+        let is_field = front.is_empty() || front.ends_with("\r\n");
+        if !is_field || front.len() > MAX_FRONT {
+            return Err(RecordError::Damaged);
+        }
         match Command::parse(line.as_bytes()) {
             Ok(Command::Mail(mail)) if record.is_empty() => Ok(Self {
                 accepted,
@@ -102,6 +117,7 @@ impl Outside {
                 room,
                 received_from,
                 mail: mail.into_owned(),
+                front: Bytes::copy_from_slice(front.as_bytes()),
             }),
             _ => Err(RecordError::Damaged),
         }

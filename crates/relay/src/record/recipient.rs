@@ -114,7 +114,7 @@ const UNKNOWN: i64 = i64::MIN;
 
 /// Decodes the recipients of a delivery.
 pub(crate) fn decode_recipients(mut record: &[u8]) -> Result<Vec<Recipient>, RecordError> {
-    let version = version(&mut record)?;
+    let version = version(&mut record, VERSION)?;
     if version > 2 {
         // The recipients say the same.
         record.try_get_u8().map_err(|_| RecordError::Damaged)?;

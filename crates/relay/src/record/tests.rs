@@ -1,5 +1,6 @@
 use std::time::Duration;
 
+use bytes::Bytes;
 use posthaste_server::wire::{Command, EnhancedCode, parameter::DeliverBy};
 
 use super::*;
@@ -47,6 +48,7 @@ fn records_are_read_back_as_written() {
         for (all_ascii, client) in [(true, None), (false, Some("client.test ([192.0.2.1])".to_owned()))] {
             let (trusted, returns_whole, tls_not_required, room) = (all_ascii, !all_ascii, all_ascii, 300);
             let accepted = 1_700_000_000;
+            let front = if all_ascii { Bytes::from_static(b"A: b\r\n\tc\r\n") } else { Bytes::new() };
             let mail = mail.parse().unwrap();
             let outside = Outside {
                 accepted,
@@ -57,6 +59,7 @@ fn records_are_read_back_as_written() {
                 room,
                 received_from: client,
                 mail,
+                front,
             };
             let read = Outside::decode(&outside.encode().unwrap()).unwrap();
             assert_eq!((read.accepted, read.all_ascii, read.room), (outside.accepted, outside.all_ascii, 300));
@@ -64,6 +67,7 @@ fn records_are_read_back_as_written() {
             assert_eq!(read.tls_not_required, tls_not_required);
             assert_eq!(read.received_from, outside.received_from);
             assert_eq!(read.mail.to_string(), outside.mail.to_string());
+            assert_eq!(read.front, outside.front);
         }
     }
     assert_eq!(decode_recipients(&encode_recipients(&recipients(), MAX_ROOM).unwrap()).unwrap(), recipients());
@@ -80,14 +84,46 @@ fn a_record_that_is_cut_or_too_long_is_damaged() {
     assert_eq!(decode_recipients(&[0]), Err(RecordError::Version(0)));
     assert_eq!(decode_recipients(&[2, 0xff, 0xff, 0xff, 0xff]), Err(RecordError::Damaged));
     let outside = Outside { received_from: Some("x".into()), ..Outside::of("<>".parse().unwrap()) };
-    let record = outside.encode().unwrap();
-    for end in 0..record.len() {
-        assert_eq!(Outside::decode(&record[..end]), Err(RecordError::Damaged));
+    let with_front = Outside { front: "A: b\r\n".into(), ..outside.clone() };
+    for outside in [outside, with_front] {
+        let record = outside.encode().unwrap();
+        for end in 0..record.len() {
+            assert_eq!(Outside::decode(&record[..end]), Err(RecordError::Damaged));
+        }
+        assert_eq!(Outside::decode(&[&record[..], b"x"].concat()), Err(RecordError::Damaged));
+        // An unknown flag.
+        let mut unknown = record.to_vec();
+        unknown[9] = 16;
+        assert_eq!(Outside::decode(&unknown), Err(RecordError::Damaged));
     }
-    // An unknown flag.
-    let mut unknown = record.to_vec();
-    unknown[9] = 16;
-    assert_eq!(Outside::decode(&unknown), Err(RecordError::Damaged));
+    assert_eq!(Outside::decode(&[5]), Err(RecordError::Version(5)));
+}
+
+#[test]
+fn a_front_is_whole_lines_of_a_bounded_length() {
+    for (front, is_good) in [
+        ("A: b\r\n".to_owned(), true),
+        ("A: b".to_owned(), false),
+        (format!("{}\r\n", "x".repeat(MAX_FRONT - 2)), true),
+        (format!("{}\r\n", "x".repeat(MAX_FRONT - 1)), false),
+    ] {
+        let outside = Outside { front: front.into(), ..Outside::of("<>".parse().unwrap()) };
+        assert_eq!(Outside::decode(&outside.encode().unwrap()).is_ok(), is_good, "{}", outside.front.len());
+    }
+}
+
+/// Octets as version 4 writes them. Without a front the version is 3: programs without fronts read
+/// such records.
+#[test]
+fn the_version_of_an_envelope_says_if_it_has_a_front() {
+    let outside = Outside { accepted: 1_700_000_000, ..Outside::of("<a@b>".parse().unwrap()) };
+    let record = b"\0\0\0\0\x65\x53\xf1\0\x02\x03\xe8\0\0\0\0\0\0\0\x0fMAIL FROM:<a@b>";
+    assert_eq!(outside.encode().unwrap(), [b"\x03", &record[..]].concat());
+    assert_eq!(Outside::decode(&[b"\x03", &record[..]].concat()), Ok(outside.clone()));
+    let with_front = Outside { front: "A: b\r\n".into(), ..outside };
+    let record = [b"\x04", &record[..], b"\0\0\0\x06A: b\r\n"].concat();
+    assert_eq!(with_front.encode().unwrap(), record);
+    assert_eq!(Outside::decode(&record), Ok(with_front));
 }
 
 /// Octets as version 1 wrote them.

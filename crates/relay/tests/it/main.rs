@@ -23,6 +23,8 @@ mod published;
 mod reception;
 mod reports;
 mod require_tls;
+#[cfg(feature = "dkim")]
+mod signatures;
 mod silence;
 mod strangers;
 mod support;

@@ -72,6 +72,19 @@ async fn requiretls_mail_goes_to_a_verified_host() {
     relay.end().await;
 }
 
+#[cfg(feature = "dkim")]
+#[tokio::test]
+async fn requiretls_mail_is_signed() {
+    let (server, client) = tls("mx.test");
+    let hop = hop(guards(), Tls::StartTls(server)).await;
+    let relay = start(crate::signatures::signing(to_named("mx.test", &[hop.port], Some(client))));
+    relay.submit("<a@b.test> REQUIRETLS", &["<a@d>"], b"From: a@b.test\r\n\r\nx\r\n").await;
+    relay.log.wait("delivered", 1).await;
+    let taken = hop.taken().pop().unwrap();
+    assert_eq!((taken.envelope.mail.require_tls, crate::signatures::signatures(&taken.text())), (true, 2));
+    relay.end().await;
+}
+
 /// Its own authorities prove who the host is, and none but these.
 #[tokio::test]
 async fn requiretls_mail_goes_over_a_route_that_verifies_by_itself() {

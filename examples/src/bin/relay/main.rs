@@ -51,6 +51,7 @@ enum Command {
     },
     /// Check a configuration and the files that it names, and start nothing. Every mistake is named
     /// at once. Exits 2 if the relay would not start with it, and 0 if there are warnings at most.
+    /// Prints the DNS records of the keys that sign mail.
     Check {
         /// The configuration.
         #[arg(long, value_name = "FILE")]
@@ -154,7 +155,9 @@ fn check(config: &Config) -> Result<(), Failure> {
         1 => ", and one warning".to_owned(),
         warnings => format!(", and {warnings} warnings"),
     };
-    print(&format!("{}: no mistake found{also}\n", config.name))
+    let records: String = config.dkim_records.iter().map(|record| format!("{record}\n")).collect();
+    let publish = if records.is_empty() { "" } else { "\nThe public keys for DKIM, as zone files have them:\n" };
+    print(&format!("{}: no mistake found{also}\n{publish}{records}", config.name))
 }
 
 fn print_verifier(iterations: u32) -> Result<(), Failure> {

@@ -7,7 +7,7 @@ use std::{
     time::Duration,
 };
 
-use posthaste::relay::{AddFields, DomainPattern, IpNet};
+use posthaste::relay::{AddFields, DomainPattern, IpNet, SignFor, Unsignable};
 use posthaste::server::{
     ScramKey,
     wire::{Domain, Mailbox, Secret},
@@ -15,6 +15,7 @@ use posthaste::server::{
 use toml::de::DeTable;
 
 use super::{
+    dkim::DkimKey,
     findings::{At, Findings, Place},
     route::Route,
     table::Table,
@@ -34,7 +35,8 @@ pub(super) struct File {
     pub(super) tls: Vec<TlsFiles>,
     pub(super) accounts: Vec<Account>,
     pub(super) routes: Vec<Route>,
-    pub(super) add_fields: Option<At<AddFields>>,
+    pub(super) dkim: Vec<DkimKey>,
+    pub(super) submission: Submission,
     pub(super) dns: Option<At<Vec<At<SocketAddr>>>>,
     pub(super) offers: Offers,
     pub(super) delivery: Delivery,
@@ -89,6 +91,14 @@ pub(super) struct Account {
     pub(super) name: Option<At<String>>,
     pub(super) password: Option<At<Secret<String>>>,
     pub(super) verifier: Option<At<ScramKey>>,
+}
+
+/// What becomes of mail that is submitted.
+#[derive(Debug, Default)]
+pub(super) struct Submission {
+    pub(super) add_fields: Option<At<AddFields>>,
+    pub(super) sign: Option<At<SignFor>>,
+    pub(super) unsignable: Option<At<Unsignable>>,
 }
 
 /// What is offered; everything, unless it is switched off.
@@ -178,11 +188,11 @@ impl File {
             routes: each(file.tables("route", findings), findings, |table, findings| {
                 Route::read(table, folder, findings)
             }),
-            add_fields: file.table("submission", findings).and_then(|mut table| {
-                let add_fields = table.take("add_fields", findings, values::add_fields);
-                table.end(findings);
-                add_fields
-            }),
+            dkim: each(file.tables("dkim", findings), findings, DkimKey::read),
+            submission: file
+                .table("submission", findings)
+                .map(|table| Submission::read(table, findings))
+                .unwrap_or_default(),
             dns: file.table("dns", findings).and_then(|mut table| {
                 let servers = table.full_list("servers", false, findings, values::address);
                 table.end(findings);
@@ -275,6 +285,18 @@ impl Account {
         let verifier = table.take("verifier", findings, values::verifier);
         table.end(findings);
         Self { name, password, verifier }
+    }
+}
+
+impl Submission {
+    fn read(mut table: Table<'_>, findings: &mut Findings) -> Self {
+        let read = Self {
+            add_fields: table.take("add_fields", findings, values::add_fields),
+            sign: table.take("sign", findings, values::sign),
+            unsignable: table.take("unsignable", findings, values::unsignable),
+        };
+        table.end(findings);
+        read
     }
 }
 

@@ -4,6 +4,7 @@
 mod accounts;
 mod certificates;
 mod check;
+mod dkim;
 mod file;
 mod findings;
 mod guards;
@@ -22,8 +23,9 @@ use std::{
     time::Duration,
 };
 
+use posthaste::auth::dkim::{Signer, SignerOptions};
 use posthaste::client::session::client::ClientTimeouts;
-use posthaste::relay::{DeliveryOptions, IpNet, RecipientTable, RelayOptions, future_release, offers};
+use posthaste::relay::{DeliveryOptions, DkimOptions, IpNet, RecipientTable, RelayOptions, future_release, offers};
 use posthaste::server::{
     NetworkSet, ServerOptions, Tls,
     rustls::{ClientConfig, ServerConfig},
@@ -60,6 +62,8 @@ pub(crate) struct Config {
     pub(crate) logins: Vec<RouteLogin>,
     pub(crate) dns: Vec<SocketAddr>,
     pub(crate) accounts: AccountsConfig,
+    /// What to publish for the keys that sign, a line of a zone file for each.
+    pub(crate) dkim_records: Vec<String>,
     /// Still without accounts.
     pub(crate) relay: RelayOptions,
     pub(crate) server: ServerOptions,
@@ -137,6 +141,7 @@ impl Config {
         let host_name = file.hostname.as_ref().map_or_else(own_host_name, |name| name.value.clone());
         let host_name = RelayOptions::new(host_name).host_name;
         let certificates = certificates::read(&file.tls, folder, host_name.as_str(), &mut findings);
+        let dkim = dkim::read(&file.dkim, folder, &mut findings);
         let queue = file.queue.as_ref().map_or_else(default_queue, |queue| folder.join(&queue.value));
         let any_tls = match tls::any() {
             Ok(config) => config,
@@ -147,7 +152,7 @@ impl Config {
         if findings.has_errors() {
             return Err(findings);
         }
-        Ok(Self::build(file, facts, certificates, name, findings.into_lines()))
+        Ok(Self::build(file, facts, certificates, dkim, name, findings.into_lines()))
     }
 
     /// Puts together what was checked.
@@ -155,6 +160,7 @@ impl Config {
         file: File,
         facts: Facts<'_>,
         certificates: Option<ServerCertificates>,
+        dkim: Option<dkim::DkimKeys>,
         name: String,
         warnings: Vec<String>,
     ) -> Self {
@@ -200,7 +206,15 @@ impl Config {
         relay.policy.relay_domains =
             file.relay_domains.as_ref().map(|list| values_of(&list.value)).unwrap_or_default().into();
         relay.postmaster = value(file.postmaster.as_ref());
-        relay.add_fields = value(file.add_fields.as_ref()).unwrap_or_default();
+        relay.add_fields = value(file.submission.add_fields.as_ref()).unwrap_or_default();
+        let mut dkim_records = Vec::new();
+        relay.dkim = dkim.map(|keys| {
+            dkim_records = keys.records;
+            let mut options = DkimOptions::new(Signer::new(keys.ring, SignerOptions::default()));
+            options.sign_for = value(file.submission.sign.as_ref()).unwrap_or_default();
+            options.unsignable = value(file.submission.unsignable.as_ref()).unwrap_or_default();
+            options
+        });
         relay.routes = route::table(&file, verified_tls.as_ref(), &any_tls);
         relay.delivery = delivery;
         Self {
@@ -213,6 +227,7 @@ impl Config {
             logins: route::logins(&file),
             dns: file.dns.as_ref().map(|servers| values_of(&servers.value)).unwrap_or_default(),
             guards: Guards::new(&file, &relay.policy.relay_from),
+            dkim_records,
             relay,
             server: server(&file.limits),
             accounts: AccountsConfig::new(file.accounts),

@@ -5,10 +5,10 @@ use std::{
     borrow::Cow, fmt::Display, net::SocketAddr, ops::RangeInclusive, path::PathBuf, str::FromStr, time::Duration,
 };
 
-use jiff::{Span, SpanRelativeTo};
+use jiff::{Span, SpanRelativeTo, Timestamp, civil::Date, tz::TimeZone};
 use posthaste::client::HostName;
 use posthaste::queue::{MAX_DELAY, MAX_DELIVERIES};
-use posthaste::relay::{AddFields, DomainPattern, IpNet, MailboxPattern};
+use posthaste::relay::{AddFields, DomainPattern, IpNet, MailboxPattern, SignFor, Unsignable};
 use posthaste::server::{
     NameSet, ScramKey,
     session::{sasl::prepare, server::Tolerance},
@@ -269,6 +269,23 @@ pub(super) fn dane(value: &DeValue<'_>) -> Read<Dane> {
 pub(super) fn add_fields(value: &DeValue<'_>) -> Read<AddFields> {
     let words = [("off", AddFields::Never), ("submission", AddFields::Submitted), ("trusted", AddFields::Trusted)];
     word(value, &words)
+}
+
+pub(super) fn sign(value: &DeValue<'_>) -> Read<SignFor> {
+    word(value, &[("submission", SignFor::Submitted), ("trusted", SignFor::Trusted)])
+}
+
+pub(super) fn unsignable(value: &DeValue<'_>) -> Read<Unsignable> {
+    word(value, &[("refuse", Unsignable::Refuse), ("send", Unsignable::Send)])
+}
+
+/// A moment, or a date for its beginning in UTC. TOML has both without quotes.
+pub(super) fn time(value: &DeValue<'_>) -> Read<Timestamp> {
+    let written = value.as_datetime().ok_or_else(|| format!("it is {} and no date", kind(value)))?.to_string();
+    let moment = written.parse::<Timestamp>().ok();
+    let day = || written.parse::<Date>().ok()?.to_zoned(TimeZone::UTC).ok().map(|day| day.timestamp());
+    let is_day = !written.contains(['T', ':']);
+    moment.or_else(|| if is_day { day() } else { None }).ok_or_else(|| format!("`{written}` has no offset from UTC"))
 }
 
 /// `name:port`, `192.0.2.1:port` or `[2001:db8::1]:port`; addresses become the literals that mail

@@ -233,7 +233,7 @@ fn submissions(file: &File, findings: &mut Findings) {
         findings.warn(most.place, format_args!("no client can log in, and it has no effect; {remedy}"));
     }
     let trusts = file.relay_from.as_ref().is_some_and(|list| !list.value.is_empty());
-    if let Some(add) = &file.add_fields {
+    if let Some(add) = &file.submission.add_fields {
         let without_effect = match add.value {
             AddFields::Submitted => !submits,
             AddFields::Trusted => !submits && !trusts,

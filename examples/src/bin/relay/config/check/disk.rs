@@ -33,6 +33,10 @@ pub(super) fn check(file: &File, facts: &Facts<'_>, findings: &mut Findings) {
             findings,
         );
     }
+    for key in file.dkim.iter().filter_map(|dkim| dkim.key.as_ref()) {
+        let remedy = "take that away with `chmod o=`";
+        readable_by_all(&facts.folder.join(&key.value), key.place, "the private key", remedy, findings);
+    }
     for login in route::logins(file) {
         let remedy = "take that away with `chmod o=`";
         readable_by_all(&login.file.value, login.file.place, "a password", remedy, findings);

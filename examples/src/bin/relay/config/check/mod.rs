@@ -3,6 +3,7 @@
 
 mod delivery;
 mod disk;
+mod dkim;
 mod listeners;
 mod logins;
 mod paths;
@@ -23,6 +24,7 @@ pub(super) fn all(file: &File, facts: &Facts<'_>, findings: &mut Findings) {
     paths::check(file, facts, findings);
     logins::check(file, findings);
     delivery::check(file, facts, findings);
+    dkim::check(file, findings);
     disk::check(file, facts, findings);
 }
 
