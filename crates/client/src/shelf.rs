@@ -99,8 +99,17 @@ impl<T: Keep> Shelf<T> {
 
     /// Takes the connection that was used last of those that the server has not closed.
     pub fn take(&self) -> Option<T> {
+        self.take_if(|_| true)
+    }
+
+    /// Takes the one that was used last of those that suit. `suits` is called under a lock.
+    pub fn take_if(&self, suits: impl Fn(&T) -> bool) -> Option<T> {
         loop {
-            let mut connection = self.0.state().kept.pop()?.connection;
+            let mut connection = {
+                let mut state = self.0.state();
+                let place = state.kept.iter().rposition(|kept| suits(&kept.connection))?;
+                state.kept.remove(place).connection
+            };
             if connection.is_usable() {
                 return Some(connection);
             }

@@ -1,13 +1,14 @@
 //! Delivery: from deliveries that are due to the connections that make them.
 //!
 //! One loop waits for the queue to say that something may be due. The queue lists what is due by
-//! *class*: a key, a priority and an owner. The loop finds the route of each key ([`routing`]) and
-//! hands the class to a *site*, the next hop that the mail goes to. The site gives owners their
+//! *class*: a key, a priority and an owner. The loop finds the route of each key ([`routing`]) and,
+//! if that leads by MX, the mail hosts of its domain ([`domains`]). It hands the class to a *site*,
+//! the next hop that the mail goes to. Domains with the same mail hosts are one site. The site gives owners their
 //! turns ([`due`]), and has *workers*. Each worker has a connection of its own, which it keeps for
 //! the next message. Nothing polls.
 //!
 //! **Architecture invariant: a look-up costs no place, a wait costs no place, and the loop waits
-//! for neither.** A worker takes four steps. It looks up the hosts of its site ([`lookup`]), takes
+//! for neither.** A worker takes four steps. It looks up the addresses of its site ([`lookup`]), takes
 //! one of the [`places`], claims a delivery, and tries the addresses of the hosts ([`attempt`]). So
 //! no delivery is claimed, and no lease runs, before there is a place for it.
 //!
@@ -26,6 +27,7 @@
 
 mod attempt;
 mod connect;
+mod domains;
 mod due;
 mod fit;
 mod flow;
@@ -96,6 +98,7 @@ pub(crate) async fn run<Q: Queue, R: Resolver>(
         lookups: Places::new(lookup::BOUNDS),
         budget: Budget::new(concurrency),
         routing: Routing::default(),
+        domains: Arc::default(),
         routed: Notify::new(),
         left: Notify::new(),
         tasks: tasks.clone(),
@@ -107,7 +110,7 @@ pub(crate) async fn run<Q: Queue, R: Resolver>(
         // Not a tracked task, since a drain waits for those.
         tokio::spawn(async move { abort.run_until_cancelled(places.relieve()).await });
     }
-    let sites = crew.shared.sites.begin();
+    let sites = crew.shared.sites.begin(Arc::clone(&crew.domains));
     let mut seen = Change::default();
     let mut has_missed = false;
     let result = loop {
@@ -154,12 +157,13 @@ pub(crate) async fn run<Q: Queue, R: Resolver>(
 /// Hands every due class to its site, and hires the workers that sites want. It waits for the queue
 /// alone: a hired worker waits by itself. Classes without a known route are passed over. Returns
 /// `true` if there was no room for the sites of some classes.
-async fn look<Q: Queue, R: Resolver>(crew: &Arc<Crew<Q, R>>, sites: &Mutex<Sites>) -> Result<bool, Error> {
-    let sites = || sites.lock().unwrap_or_else(PoisonError::into_inner);
+async fn look<Q: Queue, R: Resolver>(crew: &Arc<Crew<Q, R>>, all: &Mutex<Sites>) -> Result<bool, Error> {
+    let sites = || all.lock().unwrap_or_else(PoisonError::into_inner);
     let delivery = &crew.shared.options.delivery;
-    let make = |name, leads| {
+    let make = |name, leads, hosts| {
         let shelf = Shelf::new(delivery.idle, crew.budget.clone());
-        Site::new(name, leads, delivery.concurrency_per_site, shelf, crew.shared.health.clone())
+        let site = Site::new(name, leads, delivery.concurrency_per_site, shelf, crew.shared.health.clone());
+        site.with_hosts(hosts)
     };
     let (mut after, mut has_missed): (Option<DueClass>, _) = (None, false);
     sites().forget();
@@ -169,7 +173,8 @@ async fn look<Q: Queue, R: Resolver>(crew: &Arc<Crew<Q, R>>, sites: &Mutex<Sites
         after = classes.last().cloned();
         for class in classes {
             let Some(leads) = routing::find(crew, &class.key) else { continue };
-            let site = sites().of(&class.key, leads, make);
+            let Some((leads, hosts)) = domains::find(crew, all, &class.key, leads) else { continue };
+            let site = sites().of(&class.key, leads, hosts, make);
             match site {
                 Some(site) => {
                     if let Some(turn) = site.offer(class) {
