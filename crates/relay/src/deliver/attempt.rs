@@ -42,7 +42,7 @@ pub(super) async fn run<Q: Queue, R: Resolver>(
     connection: &mut Option<Connected>,
     flow: &mut Flow<'_>,
 ) -> Tried {
-    let most = crew.shared.options.delivery.recipients_per_transaction;
+    let most = job.options.delivery.recipients_per_transaction;
     let delivery = Delivery::new(job.recipients().len(), most);
     let mut attempt = Attempt { crew, site, of, job, flow, delivery, refused: None };
     let tried = attempt.over_kept(connection).await;
@@ -75,7 +75,7 @@ pub(super) async fn run<Q: Queue, R: Resolver>(
     info!(site = site.name(), ?cause, diagnostic = %why, "site throttled, mail waits");
     let is_all = fates.iter().all(|fate| matches!(fate, Fate::NotNow(_, words) if words.cause.is_throttling()));
     match then {
-        Then::GiveBack if is_all && job.can_wait(&crew.shared) => return Tried::NotAtAll,
+        Then::GiveBack if is_all && job.can_wait() => return Tried::NotAtAll,
         Then::GiveBack | Then::Settle => {}
         Then::DeferAll(time) => site.mark_down(Unreachable { diagnostic: why, is_permanent: false }, time),
     }
@@ -218,7 +218,7 @@ impl<'a, Q: Queue, R: Resolver> Attempt<'a, '_, Q, R> {
     /// The hosts of a domain whose policies the message follows. It may leave them aside (RFC 8689
     /// section 5).
     fn follows(&self) -> Option<&'a Arc<Hosts>> {
-        let follows = !self.crew.shared.options.delivery.published.is_empty() && !self.job.outside.tls_not_required;
+        let follows = !self.job.options.delivery.published.is_empty() && !self.job.outside.tls_not_required;
         self.of.filter(|_| follows)
     }
 
@@ -276,7 +276,7 @@ impl<'a, Q: Queue, R: Resolver> Attempt<'a, '_, Q, R> {
         for guarded in ways {
             // The reason against the way before says nothing of this one.
             unreachable = found.missing.clone();
-            let way = match Way::of(&crew.shared, route, *guarded) {
+            let way = match Way::of(&self.job.options, route, *guarded) {
                 Ok(way) => way,
                 Err(why) => {
                     unreachable = Some(why);
@@ -292,7 +292,7 @@ impl<'a, Q: Queue, R: Resolver> Attempt<'a, '_, Q, R> {
         // the site.
         let is_throttled = self.refused.as_ref().is_some_and(|(words, _)| words.cause.is_throttling());
         if let (Some(why), true, false) = (&unreachable, guard != Guard::Must, is_throttled) {
-            let wait = crew.shared.options.delivery.retry.down_for();
+            let wait = self.job.options.delivery.retry.down_for();
             match self.follows().filter(|_| is_of_domain) {
                 Some(of) => crew.domains.mark_down(&of.key, why.clone(), wait),
                 None => {
@@ -335,11 +335,11 @@ impl<'a, Q: Queue, R: Resolver> Attempt<'a, '_, Q, R> {
             }
             !comes_back
         });
-        let published = &shared.options.delivery.published;
+        let published = &self.job.options.delivery.published;
         let dialer = Dialer { listeners: shared.listeners.clone(), pulse: Arc::default() };
         let mut refused = self.refused.take();
         let domain = self.of.map_or("", |of| of.mail.domain());
-        let mut race = Race::new(&targets, dialer.clone(), way.options(shared));
+        let mut race = Race::new(&targets, dialer.clone(), way.options(shared, &self.job.options));
         let (mut fresh, had_delivered, mut is_reached) = (None, self.delivery.has_delivered(), false);
         while self.delivery.is_open() && !self.flow.is_over() {
             // An earlier server may have had the content.

@@ -14,7 +14,7 @@
 pub(super) mod tests;
 
 use std::{
-    collections::{HashMap, HashSet},
+    collections::{HashMap, hash_map::Entry},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
@@ -23,7 +23,7 @@ use posthaste_client::{
     Resolver, Target,
     mx::{MailHosts, MxError},
 };
-use posthaste_queue::{Queue, RoutingKey};
+use posthaste_queue::{DueClass, Queue, RoutingKey};
 use posthaste_server::wire::Domain;
 use tokio::time::Instant;
 
@@ -31,7 +31,6 @@ use super::{
     lookup::{self, Found, unresolved},
     places::Standing,
     site::{Leads, Site, Unreachable},
-    sites::Sites,
     worker::Crew,
 };
 use crate::NextHop;
@@ -50,6 +49,8 @@ const OCTETS: usize = 32 << 20;
 /// The most domains that wait to be asked for, each in a task. The deliveries of others stay in the
 /// queue until an answer comes.
 const WAITING: usize = 8_192;
+/// The most classes that are kept for a domain that is asked for. A look finds the others later.
+const CLASSES: usize = 8;
 /// The most domains whose servers are kept with the policies that each has published. Beyond it all
 /// are forgotten, and looked up again. Each has a few kilobytes.
 const FOUND: usize = 4_096;
@@ -62,15 +63,16 @@ pub(super) struct Hosts {
     pub(super) key: RoutingKey,
     pub(super) mail: MailHosts,
     /// The names of all hosts in lower case, in alphabetical order, with a blank between: no name
-    /// from the DNS has one. Domains for which they are equal are one site.
+    /// from the DNS has one. The port is at the end. Domains for which they are equal are one site.
     pub(super) names: Arc<str>,
 }
 
 impl Hosts {
-    pub(super) fn new(key: RoutingKey, mail: MailHosts) -> Self {
+    pub(super) fn new(key: RoutingKey, mail: MailHosts, port: u16) -> Self {
         let mut names: Vec<_> = mail.hosts().iter().map(|host| host.exchange.to_ascii_lowercase()).collect();
         names.sort_unstable();
-        Self { key, mail, names: names.join(" ").into() }
+        let names = format!("{} {port}", names.join(" ")).into();
+        Self { key, mail, names }
     }
 
     /// A name for the site: the host that the domain prefers.
@@ -113,7 +115,10 @@ pub(super) struct Domains(Mutex<State>);
 struct State {
     newer: Answers,
     older: Answers,
-    asked: HashSet<RoutingKey>,
+    /// Those that are asked for, each with classes to be offered then.
+    asked: HashMap<RoutingKey, Vec<DueClass>>,
+    /// There was no room to ask for some, or to keep some of their classes.
+    has_missed: bool,
     /// The servers as the policies of a domain demand, and when they were looked up.
     found: HashMap<RoutingKey, (Instant, Arc<Found>)>,
 }
@@ -143,19 +148,18 @@ enum Look {
     Wait,
 }
 
-/// Where the mail of a key goes: its hosts, if the route leaves them to the DNS. `None`: it is not
-/// known yet; the loop is woken when it is.
+/// Where the mail of a class goes: its hosts, if the route leaves them to the DNS. `None`: it is not
+/// known yet; the class is offered again when it is.
 pub(super) fn find<Q: Queue, R: Resolver>(
     crew: &Arc<Crew<Q, R>>,
-    sites: &Mutex<Sites>,
-    key: &RoutingKey,
+    class: &DueClass,
     leads: Leads,
 ) -> Option<(Leads, Option<Arc<Hosts>>)> {
     let route = match &leads {
         Ok(route) if route.to == NextHop::Mx => Arc::clone(route),
         _ => return Some((leads, None)),
     };
-    let before = match crew.domains.look(key) {
+    let before = match crew.domains.look(class) {
         Look::Known(Ok(hosts)) => return Some((leads, Some(hosts))),
         Look::Known(Err(why)) => return Some((Err(why), None)),
         Look::Wait => return None,
@@ -163,17 +167,24 @@ pub(super) fn find<Q: Queue, R: Resolver>(
     };
     let standing = match before {
         Some(Ok(hosts)) => {
-            sites.lock().unwrap_or_else(PoisonError::into_inner).standing(&route, &hosts.names).unwrap_or(Standing::New)
+            let sites = crew.sites.lock().unwrap_or_else(PoisonError::into_inner);
+            sites.standing(&route, &hosts.names).unwrap_or(Standing::New)
         }
         Some(Err(_)) => Standing::Doubtful,
         None => Standing::New,
     };
-    let (crew, key) = (Arc::clone(crew), key.clone());
+    let (crew, key) = (Arc::clone(crew), class.key.clone());
     crew.tasks.clone().spawn(async move {
         tokio::select! {
             answer = ask(&crew, &key, standing) => {
-                crew.domains.answer(key, answer, crew.shared.options.delivery.retry.down_for());
-                crew.routed.notify_one();
+                let failure = crew.shared.options().delivery.retry.down_for();
+                let (classes, mut has_missed) = crew.domains.answer(key, answer, failure);
+                for class in classes {
+                    has_missed |= !super::offer(&crew, class);
+                }
+                if has_missed {
+                    crew.routed.notify_one();
+                }
             }
             () = crew.drain.cancelled() => {}
         }
@@ -181,41 +192,63 @@ pub(super) fn find<Q: Queue, R: Resolver>(
     None
 }
 
-/// Returns `true` if a site may claim mail of this key now, with the hosts of its domain if the DNS
-/// names them. If not, the loop looks where the key belongs.
-pub(super) fn serves<Q, R>(crew: &Crew<Q, R>, site: &Site, key: &RoutingKey) -> Option<Option<Arc<Hosts>>> {
+/// What a site needs to claim mail of this class now: the hosts of its domain, if the DNS names
+/// them. `None`: it may not; the class is offered where it belongs.
+#[expect(clippy::option_option, reason = "the two say different things")]
+pub(super) fn serves<Q: Queue, R: Resolver>(
+    crew: &Arc<Crew<Q, R>>,
+    site: &Site,
+    class: &DueClass,
+) -> Option<Option<Arc<Hosts>>> {
     let Some(own) = site.hosts() else { return Some(None) };
-    match crew.domains.known(key) {
+    match crew.domains.known(&class.key) {
         Some(Ok(hosts)) if hosts.names == own.names => Some(Some(hosts)),
         _ => {
-            crew.routed.notify_one();
+            if !super::offer(crew, class.clone()) {
+                crew.routed.notify_one();
+            }
             None
         }
     }
 }
 
 async fn ask<Q: Queue, R: Resolver>(crew: &Crew<Q, R>, key: &RoutingKey, standing: Standing) -> Answer {
-    let shared = &crew.shared;
-    let delivery = &shared.options.delivery;
+    let (shared, options) = (&crew.shared, crew.shared.options());
     let work = async {
         let domain = Domain::parse(key.as_str()).map_err(|_| MxError::NoHost)?;
-        let own_name = shared.options.host_name.as_str();
+        let (own_name, published) = (options.host_name.as_str(), &options.delivery.published);
         // Boxed, and made only when there is a place, since many tasks wait for one.
-        Box::pin(MailHosts::of(&shared.resolver, &domain, own_name, &delivery.published)).await
+        Box::pin(MailHosts::of(&shared.resolver, &domain, own_name, published)).await
     };
     let mail = lookup::within_bounds(crew, standing, work).await?.map_err(|error| unresolved(&error))?;
-    Ok(Arc::new(Hosts::new(key.clone(), mail)))
+    Ok(Arc::new(Hosts::new(key.clone(), mail, options.delivery.mx_port)))
 }
 
 impl Domains {
-    fn look(&self, key: &RoutingKey) -> Look {
+    fn look(&self, class: &DueClass) -> Look {
         let mut state = self.state();
-        let before = match state.known(key) {
+        let before = match state.known(&class.key) {
             Some(known) if known.counts() => return Look::Known(known.answer.clone()),
             known => known.map(|known| known.answer.clone()),
         };
-        let is_new = state.asked.len() < WAITING && state.asked.insert(key.clone());
-        if is_new { Look::Ask(before) } else { Look::Wait }
+        let is_full = state.asked.len() >= WAITING;
+        let has_missed = match state.asked.entry(class.key.clone()) {
+            Entry::Occupied(mut asked) => {
+                let classes = asked.get_mut();
+                let (is_there, has_room) = (classes.contains(class), classes.len() < CLASSES);
+                if !is_there && has_room {
+                    classes.push(class.clone());
+                }
+                !is_there && !has_room
+            }
+            Entry::Vacant(_) if is_full => true,
+            Entry::Vacant(asked) => {
+                asked.insert(vec![class.clone()]);
+                return Look::Ask(before);
+            }
+        };
+        state.has_missed |= has_missed;
+        Look::Wait
     }
 
     /// The answer that counts now.
@@ -224,12 +257,16 @@ impl Domains {
     }
 
     /// Keeps an answer as long as the DNS says. A failure counts until the deliveries that are
-    /// deferred for it come back.
-    fn answer(&self, key: RoutingKey, answer: Answer, failure: Duration) {
+    /// deferred for it come back. Returns the classes to be offered now, and `true` if a look at all
+    /// due classes finds more.
+    fn answer(&self, key: RoutingKey, answer: Answer, failure: Duration) -> (Vec<DueClass>, bool) {
         let counts = answer.as_ref().map_or(failure, |hosts| hosts.mail.ttl().unwrap_or(USUAL).clamp(LEAST, MOST));
         let octets = octets(&answer);
         let mut state = self.state();
-        state.asked.remove(&key);
+        let classes = state.asked.remove(&key).unwrap_or_default();
+        // Not for each of them, if there are many.
+        let has_missed = state.has_missed && state.asked.len() <= WAITING / 2;
+        state.has_missed &= !has_missed;
         state.newer.remove(&key);
         state.older.remove(&key);
         state.found.remove(&key);
@@ -239,6 +276,7 @@ impl Domains {
         }
         state.newer.octets = state.newer.octets.saturating_add(octets);
         state.newer.known.insert(key, Known { until: Instant::now() + counts, answer, down: None });
+        (classes, has_missed)
     }
 
     /// The number of domains for each set of names, as far as answers are kept.

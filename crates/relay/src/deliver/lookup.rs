@@ -18,7 +18,7 @@ use super::{
     site::{Site, Unreachable},
     worker::Crew,
 };
-use crate::{Diagnostic, NextHop, Route, shared::Shared};
+use crate::{Diagnostic, NextHop, RelayOptions, Route, shared::Shared};
 
 /// The most look-ups at once. `moving` are those that are answered soon or were asked just now;
 /// half of them are kept for sites that answered lately. `silent` are those whose name servers are
@@ -61,13 +61,13 @@ pub(super) async fn find<Q: Queue, R: Resolver>(
     if let Some(why) = site.down() {
         return Err(why);
     }
-    let none = Published::default();
-    let work = ask(&crew.shared, route, site.hosts(), &none);
+    let (options, none) = (crew.shared.options(), Published::default());
+    let work = ask(&crew.shared, &options, route, site.hosts(), &none);
     // Boxed, since many tasks wait for it.
     let found = Box::pin(within_bounds(crew, site.standing(), work)).await.flatten().map(Arc::new);
     match &found {
         Ok(found) => site.keep_found(Arc::clone(found)),
-        Err(why) => site.mark_down(why.clone(), crew.shared.options.delivery.retry.down_for()),
+        Err(why) => site.mark_down(why.clone(), options.delivery.retry.down_for()),
     }
     found
 }
@@ -80,8 +80,9 @@ pub(super) async fn find_for<Q: Queue, R: Resolver>(
     route: &Route,
     hosts: &Arc<Hosts>,
 ) -> Result<Arc<Found>, Unreachable> {
-    let delivery = &crew.shared.options.delivery;
-    let work = ask(&crew.shared, route, Some(hosts), &delivery.published);
+    let options = crew.shared.options();
+    let delivery = &options.delivery;
+    let work = ask(&crew.shared, &options, route, Some(hosts), &delivery.published);
     let found = Box::pin(within_bounds(crew, site.standing(), work)).await.flatten().map(Arc::new);
     match &found {
         Ok(found) => crew.domains.keep_found(&hosts.key, Arc::clone(found)),
@@ -120,11 +121,11 @@ pub(super) async fn within_bounds<Q, R, T>(
 
 async fn ask<Q: Queue, R: Resolver>(
     shared: &Shared<Q, R>,
+    options: &RelayOptions,
     route: &Route,
     hosts: Option<&Arc<Hosts>>,
     published: &Published,
 ) -> Result<Found, Unreachable> {
-    let delivery = &shared.options.delivery;
     let is_mx = route.to == NextHop::Mx;
     let servers = match &route.to {
         NextHop::Hosts(hosts) => {
@@ -139,7 +140,7 @@ async fn ask<Q: Queue, R: Resolver>(
         }
         NextHop::Mx => {
             let hosts = hosts.ok_or_else(|| unresolved(&MxError::NoHost))?;
-            let to = (delivery.mx_port, delivery.allow_private);
+            let to = (options.delivery.mx_port, options.delivery.allow_private);
             hosts.mail.servers(&shared.resolver, to, (published, &route.tls.clone().unproven())).await
         }
     };

@@ -50,7 +50,7 @@ mod worker;
 mod write_back;
 
 use std::{
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, PoisonError},
     time::Duration,
 };
 
@@ -68,7 +68,6 @@ use places::{Bounds, Places};
 use routing::Routing;
 use site::Site;
 pub(crate) use sites::KnownSites;
-use sites::Sites;
 pub use words::Cause;
 pub(crate) use words::Words;
 use worker::Crew;
@@ -87,18 +86,22 @@ pub(crate) async fn run<Q: Queue, R: Resolver>(
     shared: Arc<Shared<Q, R>>,
     drain: CancellationToken,
 ) -> Result<(), Error> {
-    let (concurrency, patience) = (shared.options.delivery.concurrency.max(1), shared.options.delivery.drain);
+    let options = shared.options();
+    let (concurrency, patience) = (options.delivery.concurrency.max(1), options.delivery.drain);
     let (tasks, abort) = (TaskTracker::new(), CancellationToken::new());
     // Dropping this future aborts the workers.
     let _abort = abort.clone().drop_guard();
     let silent = concurrency.saturating_mul(3);
+    let domains = Arc::default();
+    let sites = shared.sites.begin(Arc::clone(&domains));
     let crew = Arc::new(Crew {
         shared,
         places: Places::new(Bounds { moving: concurrency, silent }),
         lookups: Places::new(lookup::BOUNDS),
         budget: Budget::new(concurrency),
         routing: Routing::default(),
-        domains: Arc::default(),
+        domains,
+        sites,
         routed: Notify::new(),
         left: Notify::new(),
         tasks: tasks.clone(),
@@ -110,7 +113,6 @@ pub(crate) async fn run<Q: Queue, R: Resolver>(
         // Not a tracked task, since a drain waits for those.
         tokio::spawn(async move { abort.run_until_cancelled(places.relieve()).await });
     }
-    let sites = crew.shared.sites.begin(Arc::clone(&crew.domains));
     let mut seen = Change::default();
     let mut has_missed = false;
     let result = loop {
@@ -126,7 +128,7 @@ pub(crate) async fn run<Q: Queue, R: Resolver>(
             () = drain.cancelled() => break Ok(()),
         }
         let looked = tokio::select! {
-            looked = look(&crew, &sites) => looked,
+            looked = look(&crew) => looked,
             () = drain.cancelled() => break Ok(()),
         };
         match looked {
@@ -137,7 +139,7 @@ pub(crate) async fn run<Q: Queue, R: Resolver>(
             Err(error) => break Err(error),
         }
     };
-    let all: Vec<_> = sites.lock().unwrap_or_else(PoisonError::into_inner).all().collect();
+    let all: Vec<_> = crew.sites.lock().unwrap_or_else(PoisonError::into_inner).all().collect();
     for site in all {
         tasks.spawn(async move { site.shelf.close().await });
     }
@@ -154,35 +156,17 @@ pub(crate) async fn run<Q: Queue, R: Resolver>(
     }
 }
 
-/// Hands every due class to its site, and hires the workers that sites want. It waits for the queue
-/// alone: a hired worker waits by itself. Classes without a known route are passed over. Returns
-/// `true` if there was no room for the sites of some classes.
-async fn look<Q: Queue, R: Resolver>(crew: &Arc<Crew<Q, R>>, all: &Mutex<Sites>) -> Result<bool, Error> {
-    let sites = || all.lock().unwrap_or_else(PoisonError::into_inner);
-    let delivery = &crew.shared.options.delivery;
-    let make = |name, leads, hosts| {
-        let shelf = Shelf::new(delivery.idle, crew.budget.clone());
-        let site = Site::new(name, leads, delivery.concurrency_per_site, shelf, crew.shared.health.clone());
-        site.with_hosts(hosts)
-    };
+/// Hands every due class to its site. It waits for the queue alone. Returns `true` if there was no
+/// room for the sites of some classes.
+async fn look<Q: Queue, R: Resolver>(crew: &Arc<Crew<Q, R>>) -> Result<bool, Error> {
     let (mut after, mut has_missed): (Option<DueClass>, _) = (None, false);
-    sites().forget();
+    crew.sites.lock().unwrap_or_else(PoisonError::into_inner).forget();
     for page in 1.. {
         let classes = crew.shared.queue.due(after.as_ref(), PAGE).await?;
         let more = classes.len() == PAGE;
         after = classes.last().cloned();
         for class in classes {
-            let Some(leads) = routing::find(crew, &class.key) else { continue };
-            let Some((leads, hosts)) = domains::find(crew, all, &class.key, leads) else { continue };
-            let site = sites().of(&class.key, leads, hosts, make);
-            match site {
-                Some(site) => {
-                    if let Some(turn) = site.offer(class) {
-                        worker::hire(crew, turn);
-                    }
-                }
-                None => has_missed = true,
-            }
+            has_missed |= !offer(crew, class);
         }
         if page % PAGES == 0 || (!more && page > 1) {
             tokio::time::sleep(PAUSE).await;
@@ -194,4 +178,25 @@ async fn look<Q: Queue, R: Resolver>(crew: &Arc<Crew<Q, R>>, all: &Mutex<Sites>)
         }
     }
     Ok(has_missed)
+}
+
+/// Hands a due class to its site, and hires a worker if the site wants one. The worker waits by
+/// itself. A class whose route or mail hosts are not known yet is passed over. Returns `false` if
+/// there was no room for its site.
+fn offer<Q: Queue, R: Resolver>(crew: &Arc<Crew<Q, R>>, class: DueClass) -> bool {
+    let options = crew.shared.options();
+    let delivery = &options.delivery;
+    let make = |name, leads, hosts| {
+        let shelf = Shelf::new(delivery.idle, crew.budget.clone());
+        let site = Site::new(name, leads, delivery.concurrency_per_site, shelf, crew.shared.health.clone());
+        site.with_hosts(hosts)
+    };
+    let Some(leads) = routing::find(crew, &options, &class.key) else { return true };
+    let Some((leads, hosts)) = domains::find(crew, &class, leads) else { return true };
+    let site = crew.sites.lock().unwrap_or_else(PoisonError::into_inner).of(&class.key, leads, hosts, make);
+    let Some(site) = site else { return false };
+    if let Some(turn) = site.offer(class) {
+        worker::hire(crew, turn);
+    }
+    true
 }

@@ -1,7 +1,7 @@
 //! A worker of a site. It claims deliveries and makes them over one connection, which it keeps for
 //! the next one.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use posthaste_client::{Resolver, delivery::Budget};
 use posthaste_queue::{Claim, Claimed, DueClass, Error, LeaseError, Queue};
@@ -20,8 +20,9 @@ use super::{
     places::{Place, Places, Standing},
     routing::Routing,
     site::{ASKED_NOW, Look, Site, Turn},
+    sites::Sites,
 };
-use crate::{NextHop, shared::Shared};
+use crate::{NextHop, RelayOptions, shared::Shared};
 
 /// The state that all workers share.
 #[derive(Debug)]
@@ -37,7 +38,8 @@ pub(super) struct Crew<Q, R> {
     pub(super) routing: Routing,
     /// The mail hosts that the DNS is asked for.
     pub(super) domains: Arc<Domains>,
-    /// Notified when a route or mail hosts are found, and when a class belongs to another site.
+    pub(super) sites: Arc<Mutex<Sites>>,
+    /// Notified when a route is found, and when due classes may belong to other sites.
     pub(super) routed: Notify,
     /// Notified when a worker leaves.
     pub(super) left: Notify,
@@ -136,10 +138,11 @@ async fn work<Q: Queue, R: Resolver>(crew: Arc<Crew<Q, R>>, mut turn: Turn, plac
             }
             continue;
         };
-        match claim(&crew, turn.site(), &class).await {
+        let options = crew.shared.options();
+        match claim(&crew, turn.site(), &class, &options).await {
             Ok(Some((claimed, hosts))) => {
                 connection = connection.or_else(|| turn.site().shelf.take());
-                deliver(&crew, &turn, (claimed, hosts), &mut connection, &mut place).await;
+                deliver(&crew, &turn, (claimed, options, hosts), &mut connection, &mut place).await;
             }
             Ok(None) => {
                 turn.found_none(&class);
@@ -175,10 +178,11 @@ async fn claim<Q: Queue, R: Resolver>(
     crew: &Arc<Crew<Q, R>>,
     site: &Arc<Site>,
     class: &DueClass,
+    options: &RelayOptions,
 ) -> Result<Option<(Claimed, Option<Arc<Hosts>>)>, Error> {
-    let Some(hosts) = domains::serves(crew, site, &class.key) else { return Ok(None) };
+    let Some(hosts) = domains::serves(crew, site, class) else { return Ok(None) };
     let from = std::slice::from_ref(class);
-    let claim = Claim { from, max: 1, lease: crew.shared.options.delivery.lease };
+    let claim = Claim { from, max: 1, lease: options.delivery.lease };
     let claimed = crew.shared.queue.claim(claim).await?.pop();
     if claimed.is_some()
         && let Some(turn) = site.offer(class.clone())
@@ -192,13 +196,13 @@ async fn claim<Q: Queue, R: Resolver>(
 async fn deliver<Q: Queue, R: Resolver>(
     crew: &Arc<Crew<Q, R>>,
     turn: &Turn,
-    (claimed, hosts): (Claimed, Option<Arc<Hosts>>),
+    (claimed, options, hosts): (Claimed, Arc<RelayOptions>, Option<Arc<Hosts>>),
     connection: &mut Option<Connected>,
     place: &mut Option<Place>,
 ) {
     let (shared, site) = (&*crew.shared, turn.site());
     let message = claimed.lease.message();
-    let job = match Job::open(claimed) {
+    let job = match Job::open(claimed, options) {
         Ok(job) => job,
         Err(error) => {
             // The message is never thrown away: an operator can look at a held one.
@@ -215,13 +219,13 @@ async fn deliver<Q: Queue, R: Resolver>(
         Some(Overdue::Tell) => return job.tell_overdue(shared).await,
         None => {}
     }
-    let (beat, silent) = (shared.options.delivery.lease / 3, Notify::new());
+    let (beat, silent) = (job.options.delivery.lease / 3, Notify::new());
     let tried = {
         // Strangers may choose where reports go. So reports come last, and prove nothing about
         // their site.
         let is_report = job.outside.mail.reverse_path == ReversePath::Null;
         let standing = if is_report { Standing::Doubtful } else { site.standing() };
-        let time = shared.options.delivery.attempt_timeout;
+        let time = job.options.delivery.attempt_timeout;
         let is_by_mx = site.leads().as_ref().is_ok_and(|route| route.to == NextHop::Mx);
         let mute = (if is_by_mx { MUTE_BY_MX } else { MUTE_CHOSEN }, health(shared, is_by_mx, false));
         let mut flow = Flow::new(&crew.places, place, (turn, &silent), mute, standing, time, job.attempts);

@@ -17,6 +17,9 @@ use crate::support::{Behavior, Hop, by_mx};
 
 const CONTENT: &[u8] = b"Subject: x\r\n\r\nbody\r\n";
 
+/// It is less than the time for which the hop waits for a command.
+const TTL: Duration = Duration::from_secs(200);
+
 type Records = Vec<(u16, &'static str)>;
 
 /// MX records by the domain. All hosts are at loopback.
@@ -37,7 +40,7 @@ impl<F: Fn(&str) -> Records + Send + Sync + 'static> Resolver for Zone<F> {
         self.asked.fetch_add(1, SeqCst);
         let record = |(preference, host): (u16, &str)| MxRecord { preference, exchange: host.to_owned() };
         let mut answer: Answer<_> = (self.mx)(domain).into_iter().map(record).collect::<Vec<_>>().into();
-        answer.ttl = Some(Duration::from_secs(300));
+        answer.ttl = Some(TTL);
         Ok(answer)
     }
 
@@ -158,7 +161,7 @@ async fn a_domain_whose_hosts_change_moves_with_its_next_look_up() {
     send("moves.test").await;
     assert_eq!((sites(), hop.connections()), (vec![at("mx1.test", 2)], 1));
     tokio::time::pause();
-    tokio::time::advance(Duration::from_secs(300)).await;
+    tokio::time::advance(TTL).await;
     tokio::time::resume();
     send("moves.test").await;
     assert_eq!((sites(), hop.connections()), (vec![at("mx1.test", 0), at("mx2.test", 1)], 2));
@@ -188,7 +191,7 @@ async fn mail_that_waits_at_a_resting_site_moves_with_its_domain() {
     }
     *now.lock().unwrap() = "mx2.test";
     tokio::time::pause();
-    tokio::time::advance(Duration::from_secs(300)).await;
+    tokio::time::advance(TTL).await;
     tokio::time::resume();
     relay.log.wait("delivered", 1).await;
     assert_eq!(relay.log.count("deferred"), 0);

@@ -7,8 +7,10 @@ use posthaste_client::{
     delivery::{Budget, Shelf},
 };
 
+use posthaste_queue::{Owner, Priority};
+
 use super::*;
-use crate::{Diagnostic, Route};
+use crate::{Diagnostic, Route, deliver::sites::Sites};
 
 /// MX records and their TTL in seconds, or why there are none.
 #[derive(Debug, Clone)]
@@ -34,7 +36,7 @@ impl Resolver for Zone {
 async fn answer(domain: &str, zone: &Zone) -> Answer {
     let name = Domain::parse(domain).unwrap();
     let mail = MailHosts::of(zone, &name, "relay.test", &Published::default()).await;
-    Ok(Arc::new(Hosts::new(key(domain), mail.map_err(|error| unresolved(&error))?)))
+    Ok(Arc::new(Hosts::new(key(domain), mail.map_err(|error| unresolved(&error))?, 25)))
 }
 
 /// A domain with these hosts.
@@ -44,6 +46,10 @@ pub(in crate::deliver) async fn hosts(domain: &str, records: &'static [(u16, &'s
 
 fn key(name: &str) -> RoutingKey {
     RoutingKey::new(name).unwrap()
+}
+
+fn class(name: &str, owner: &str) -> DueClass {
+    DueClass { key: key(name), priority: Priority::default(), owner: Owner::new(owner).unwrap() }
 }
 
 fn site_of(sites: &mut Sites, domain: &str, answer: Answer) -> Arc<Site> {
@@ -161,16 +167,16 @@ async fn an_answer_counts_as_long_as_the_dns_says_within_bounds() {
         (Err(failure), None, 7),
         (Ok(&[(0, "")]), Some(300), 7),
     ] {
-        let (domains, key) = (Domains::default(), key("d.test"));
-        assert!(matches!(domains.look(&key), Look::Ask(None)));
-        assert!(matches!(domains.look(&key), Look::Wait));
+        let (domains, key, class) = (Domains::default(), key("d.test"), class("d.test", "one"));
+        assert!(matches!(domains.look(&class), Look::Ask(None)));
+        assert!(matches!(domains.look(&class), Look::Wait));
         let answer = answer("d.test", &Zone(records, ttl)).await;
         domains.answer(key.clone(), answer.clone(), Duration::from_secs(7));
         tokio::time::advance(Duration::from_secs(seconds) - Duration::from_millis(1)).await;
-        assert!(matches!(domains.look(&key), Look::Known(_)) && domains.known(&key).is_some(), "{ttl:?}");
+        assert!(matches!(domains.look(&class), Look::Known(_)) && domains.known(&key).is_some(), "{ttl:?}");
         tokio::time::advance(Duration::from_millis(1)).await;
         assert!(domains.known(&key).is_none(), "{ttl:?}");
-        let Look::Ask(Some(before)) = domains.look(&key) else { panic!("{ttl:?}") };
+        let Look::Ask(Some(before)) = domains.look(&class) else { panic!("{ttl:?}") };
         assert_eq!(before.is_ok(), answer.is_ok());
     }
 }
@@ -179,8 +185,9 @@ async fn an_answer_counts_as_long_as_the_dns_says_within_bounds() {
 async fn questions_and_answers_have_bounds_and_the_older_half_is_forgotten() {
     let domains = Domains::default();
     let name = |index: usize| key(&format!("d{index}.test"));
-    (0..WAITING).for_each(|index| assert!(matches!(domains.look(&name(index)), Look::Ask(None))));
-    assert!(matches!(domains.look(&name(WAITING)), Look::Wait));
+    let class = |index: usize| class(&format!("d{index}.test"), "one");
+    (0..WAITING).for_each(|index| assert!(matches!(domains.look(&class(index)), Look::Ask(None))));
+    assert!(matches!(domains.look(&class(WAITING)), Look::Wait));
     let hosts = hosts("d.test", &[(10, "mx1.test")]).await;
     for index in 0..2 * ANSWERS {
         domains.answer(name(index), Ok(Arc::clone(&hosts)), Duration::ZERO);
@@ -228,4 +235,25 @@ async fn a_domain_whose_policy_stops_its_mail_is_down_alone_and_for_its_time() {
     assert_eq!((domains.down(&key("other.test")), domains.down(&key("unknown.test"))), (None, None));
     tokio::time::advance(Duration::from_secs(5)).await;
     assert_eq!(domains.down(&key("one.test")), None);
+}
+
+/// Otherwise each answer would cost a look at all due classes.
+#[tokio::test(start_paused = true)]
+async fn an_answer_brings_the_classes_that_wait_for_it_and_seldom_a_look() {
+    let domains = Domains::default();
+    let hosts = hosts("d0.test", &[(10, "mx1.test")]).await;
+    let (one, other) = (class("d0.test", "one"), class("d0.test", "other"));
+    for (class, asks) in [(&one, true), (&other, false), (&one, false)] {
+        assert_eq!(matches!(domains.look(class), Look::Ask(_)), asks);
+    }
+    let answer = |name: &str| domains.answer(key(name), Ok(Arc::clone(&hosts)), Duration::ZERO);
+    assert_eq!(answer("d0.test"), (vec![one, other], false));
+    // More classes than are kept.
+    (0..=CLASSES).for_each(|owner| drop(domains.look(&class("d1.test", &owner.to_string()))));
+    let (classes, has_missed) = answer("d1.test");
+    assert_eq!((classes.len(), has_missed), (CLASSES, true));
+    // More domains than are asked for.
+    (2..=WAITING + 2).for_each(|index| drop(domains.look(&class(&format!("d{index}.test"), "one"))));
+    let looks: Vec<_> = (2..WAITING + 2).filter(|index| answer(&format!("d{index}.test")).1).collect();
+    assert_eq!(looks, [WAITING / 2 + 1]);
 }
