@@ -32,8 +32,9 @@ use super::{
 };
 use crate::{Diagnostic, NextHop, Route};
 
-/// Tries to deliver to every recipient of the job. `of` are the mail hosts of their domain. Returns one fate for each, in their order. It
-/// leaves a connection behind if another message can follow on it.
+/// Tries to deliver to every recipient of the job. `of` are the mail hosts of their domain. Returns
+/// one fate for each, in their order. It leaves a connection behind if another message can follow
+/// on it.
 pub(super) async fn run<Q: Queue, R: Resolver>(
     crew: &Crew<Q, R>,
     site: &Site,
@@ -239,6 +240,7 @@ impl<'a, Q: Queue, R: Resolver> Attempt<'a, '_, Q, R> {
     /// The servers, as the policies of the domain demand now.
     async fn look_up_for(&mut self, route: &Route, of: &Arc<Hosts>) -> Result<Arc<Found>, Unreachable> {
         if let Some(why) = self.crew.domains.down(&of.key) {
+            self.site.is_unused();
             return Err(why);
         }
         match self.crew.domains.found(&of.key, ASKED_NOW) {
@@ -304,8 +306,8 @@ impl<'a, Q: Queue, R: Resolver> Attempt<'a, '_, Q, R> {
         unreachable
     }
 
-    /// Tries the servers as they become ready. Returns `true` if one became ready. It tells why none
-    /// was reached, and if that is because of a policy of the domain.
+    /// Tries the servers as they become ready. Returns `true` if one became ready. It tells why
+    /// none was reached, and if that is because of a policy of the domain.
     async fn race(
         &mut self,
         found: &Found,

@@ -148,8 +148,8 @@ enum Look {
     Wait,
 }
 
-/// Where the mail of a class goes: its hosts, if the route leaves them to the DNS. `None`: it is not
-/// known yet; the class is offered again when it is.
+/// Where the mail of a class goes: its hosts, if the route leaves them to the DNS. `None`: it is
+/// not known yet; the class is offered again when it is.
 pub(super) fn find<Q: Queue, R: Resolver>(
     crew: &Arc<Crew<Q, R>>,
     class: &DueClass,
@@ -257,8 +257,8 @@ impl Domains {
     }
 
     /// Keeps an answer as long as the DNS says. A failure counts until the deliveries that are
-    /// deferred for it come back. Returns the classes to be offered now, and `true` if a look at all
-    /// due classes finds more.
+    /// deferred for it come back. Returns the classes to be offered now, and `true` if a look at
+    /// all due classes finds more.
     fn answer(&self, key: RoutingKey, answer: Answer, failure: Duration) -> (Vec<DueClass>, bool) {
         let counts = answer.as_ref().map_or(failure, |hosts| hosts.mail.ttl().unwrap_or(USUAL).clamp(LEAST, MOST));
         let octets = octets(&answer);

@@ -3,14 +3,14 @@
 //! One loop waits for the queue to say that something may be due. The queue lists what is due by
 //! *class*: a key, a priority and an owner. The loop finds the route of each key ([`routing`]) and,
 //! if that leads by MX, the mail hosts of its domain ([`domains`]). It hands the class to a *site*,
-//! the next hop that the mail goes to. Domains with the same mail hosts are one site. The site gives owners their
-//! turns ([`due`]), and has *workers*. Each worker has a connection of its own, which it keeps for
-//! the next message. Nothing polls.
+//! the next hop that the mail goes to. Domains with the same mail hosts are one site. The site
+//! gives owners their turns ([`due`]), and has *workers*. Each worker has a connection of its own,
+//! which it keeps for the next message. Nothing polls.
 //!
 //! **Architecture invariant: a look-up costs no place, a wait costs no place, and the loop waits
-//! for neither.** A worker takes four steps. It looks up the addresses of its site ([`lookup`]), takes
-//! one of the [`places`], claims a delivery, and tries the addresses of the hosts ([`attempt`]). So
-//! no delivery is claimed, and no lease runs, before there is a place for it.
+//! for neither.** A worker takes four steps. It looks up the addresses of its site ([`lookup`]),
+//! takes one of the [`places`], claims a delivery, and tries the addresses of the hosts
+//! ([`attempt`]). So no delivery is claimed, and no lease runs, before there is a place for it.
 //!
 //! A *place* is the right to a connection on which octets move. A connection that is silent for a
 //! fifth of a second gives its place up, and takes it back when octets move again ([`flow`]). Mute
