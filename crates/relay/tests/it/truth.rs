@@ -1,5 +1,5 @@
-//! For each fault of a next hop, at each stage: the event, the state of the queue, and the report
-//! to the sender say the same, and it is what happened. `WHAT_HAPPENS.md` has the table.
+//! After each fault of a next hop, at each stage, the event, the queue and the report say the same.
+//! It is also what happened. `WHAT_HAPPENS.md` has the table.
 
 use std::time::Duration;
 
@@ -121,6 +121,40 @@ async fn the_event_the_queue_and_the_report_say_what_happened() {
     }
     let wrong: Vec<_> = checks.join_all().await.into_iter().filter_map(Result::err).collect();
     assert!(wrong.is_empty(), "{} rows:\n{}", wrong.len(), wrong.join("\n"));
+}
+
+/// The rows as the page has them.
+#[test]
+fn the_page_has_these_rows() {
+    let table: String = ROWS.iter().map(line).collect();
+    assert!(PAGE.replace("\r\n", "\n").ends_with(&table), "the page must end with:\n{table}");
+}
+
+const PAGE: &str = include_str!("../../WHAT_HAPPENS.md");
+
+/// A row in the words of the page.
+fn line(row: &Row) -> String {
+    let Row { at, says, outcome, status, words } = row;
+    let at = match *at {
+        "<connect>" => "the connection",
+        "<end>" => "the content",
+        at => at,
+    };
+    let (text, closes) = says.strip_suffix("<close>").map_or((*says, false), |text| (text, true));
+    let text = text.trim_end().replace("\r\n", "`, `");
+    let says = match &*text {
+        "" => "says nothing".to_owned(),
+        "close" => "closes the connection".to_owned(),
+        text if closes => format!("says `{text}`, then closes the connection"),
+        text => format!("says `{text}`"),
+    };
+    let outcome = match outcome {
+        Delivered => "delivered",
+        Deferred => "deferred",
+        Doubt => "in doubt",
+        Failed => "failed",
+    };
+    format!("| {at} | {says} | {outcome} | {status} | {words} |\n")
 }
 
 /// Sends a message to a next hop with this fault, and compares all that is said of it.
