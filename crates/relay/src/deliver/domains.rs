@@ -42,6 +42,8 @@ const USUAL: Duration = Duration::from_secs(60);
 const LEAST: Duration = Duration::from_secs(30);
 /// The most time that an answer counts.
 const MOST: Duration = Duration::from_secs(3_600);
+/// The least time that a failure counts: until the deliveries that wait for it know.
+const LEAST_FAILURE: Duration = Duration::from_millis(20);
 /// The most answers that are kept. Beyond it the older half is forgotten.
 const ANSWERS: usize = 32_768;
 /// The most octets of the hosts in these answers. Beyond it the older half is forgotten.
@@ -260,6 +262,7 @@ impl Domains {
     /// deferred for it come back. Returns the classes to be offered now, and `true` if a look at
     /// all due classes finds more.
     fn answer(&self, key: RoutingKey, answer: Answer, failure: Duration) -> (Vec<DueClass>, bool) {
+        let failure = failure.max(LEAST_FAILURE);
         let counts = answer.as_ref().map_or(failure, |hosts| hosts.mail.ttl().unwrap_or(USUAL).clamp(LEAST, MOST));
         let octets = octets(&answer);
         let mut state = self.state();
