@@ -99,10 +99,17 @@ impl<Q: Queue, R: Resolver> Handler for RelayHandler<Q, R> {
     async fn rcpt(&mut self, cx: &Context, rcpt: &Rcpt) -> Result<(), Refusal> {
         let Some(envelope) = &cx.envelope else { return Err(LOCAL_ERROR) };
         let Shared { options, hooks, .. } = &*self.shared;
-        admit(options, hooks, cx, self.trusted, &envelope.mail, rcpt).await?;
+        let label = admit(options, hooks, cx, self.trusted, &envelope.mail, rcpt).await?;
         // RFC 5321 section 4.5.3.1.10: the client sends to the others in another transaction.
         let too_many = refusal!("452 4.5.3 Too many recipients, send to the others separately");
-        if self.named.add(rcpt) { Ok(()) } else { Err(too_many) }
+        if !self.named.add(rcpt) {
+            return Err(too_many);
+        }
+        if let Some(label) = label {
+            let recipient = options.recipient(Some(&cx.peer), &rcpt.forward_path);
+            self.named.labels.insert(recipient.into_owned(), label);
+        }
+        Ok(())
     }
 
     async fn data(&mut self, cx: &Context) -> Result<(), Refusal> {
@@ -178,7 +185,8 @@ impl<Q: Queue, R: Resolver> Handler for RelayHandler<Q, R> {
         let tls_not_required = inspector.tls_not_required && !envelope.mail.require_tls;
         let trusted = self.trusted;
         let client = Some(client);
-        let origin = Origin { client, all_ascii, trusted, returns_whole: false, tls_not_required, front };
+        let labels = mem::take(&mut self.named.labels);
+        let origin = Origin { client, all_ascii, trusted, returns_whole: false, tls_not_required, front, labels };
         let message = message(&self.shared.options.host_name, peer, &envelope, origin).map_err(|error| {
             error!(%error, "envelope cannot be recorded");
             LOCAL_ERROR
@@ -213,7 +221,7 @@ impl<Q: Queue, R> RelayHandler<Q, R> {
     }
 }
 
-/// The message as the queue takes it: one delivery for each domain.
+/// The message as the queue takes it: one delivery for each domain and label.
 fn message(own_name: &Domain, peer: &Peer, envelope: &Envelope, origin: Origin) -> Result<NewMessage, OutsideError> {
     // Each user is an owner, and so is each network of clients without a login. Bulk mail of one
     // owner then does not delay the mail of another.
