@@ -20,7 +20,7 @@ use super::{
     site::{Leads, Unreachable},
     worker::Crew,
 };
-use crate::{Diagnostic, NextHop, Route, RouteQuery, rule::key_parts};
+use crate::{Diagnostic, NextHop, RelayOptions, Route, RouteQuery, rule::key_parts};
 
 /// How long an answer counts.
 pub(super) const KNOWN: Duration = Duration::from_secs(60);
@@ -84,10 +84,14 @@ impl Default for Routing {
 }
 
 /// Finds the route of a key.
-pub(super) fn find<Q: Queue, R: Resolver>(crew: &Arc<Crew<Q, R>>, key: &RoutingKey) -> Next {
+pub(super) fn find<Q: Queue, R: Resolver>(
+    crew: &Arc<Crew<Q, R>>,
+    options: &Arc<RelayOptions>,
+    key: &RoutingKey,
+) -> Next {
     if crew.shared.hooks.routes.is_none() {
         let (domain, label) = key_parts(key);
-        let route = crew.shared.options.routes.route(&RouteQuery::queued(domain, label));
+        let route = options.routes.route(&RouteQuery::queued(domain, label));
         return next(route.map(Arc::clone).ok_or_else(|| no_route(key)));
     }
     match crew.routing.look(key) {
@@ -95,11 +99,11 @@ pub(super) fn find<Q: Queue, R: Resolver>(crew: &Arc<Crew<Q, R>>, key: &RoutingK
         Look::Wait => return Next::Asked,
         Look::Ask => {}
     }
-    let (crew, key) = (Arc::clone(crew), key.clone());
+    let (crew, options, key) = (Arc::clone(crew), Arc::clone(options), key.clone());
     crew.tasks.clone().spawn(async move {
         tokio::select! {
-            leads = ask(&crew, &key) => {
-                crew.routing.answer(key, leads, crew.shared.options.delivery.retry.down_for());
+            leads = ask(&crew, &options, &key) => {
+                crew.routing.answer(key, leads, options.delivery.retry.down_for());
                 crew.routed.notify_one();
             }
             () = crew.drain.cancelled() => {}
@@ -120,13 +124,12 @@ fn next(leads: Leads) -> Next {
     }
 }
 
-async fn ask<Q: Queue, R: Resolver>(crew: &Crew<Q, R>, key: &RoutingKey) -> Leads {
+async fn ask<Q: Queue, R: Resolver>(crew: &Crew<Q, R>, options: &RelayOptions, key: &RoutingKey) -> Leads {
     // The semaphore is never closed.
     let _permit = crew.routing.permits.acquire().await;
-    let shared = &crew.shared;
     let (domain, label) = key_parts(key);
     let mail = RouteQuery::queued(domain, label);
-    let found = timeout(PATIENCE, shared.hooks.route(&shared.options, &mail)).await;
+    let found = timeout(PATIENCE, crew.shared.hooks.route(options, &mail)).await;
     let found = found.unwrap_or_else(|_| Err(format!("no answer within {} s", PATIENCE.as_secs()).into()));
     match found {
         Ok(Some(route)) => Ok(Route::without_label(route)),

@@ -19,7 +19,8 @@ use tracing::{error, warn};
 
 use super::routing::PATIENCE;
 use crate::{
-    Event, NotReported,
+    Event, NotReported, RelayOptions,
+    hooks::Hooks,
     labels::{From, Labels},
     message::{Origin, new_message, whole_len},
     record::{Outside, Recipient, encode_recipients},
@@ -216,7 +217,7 @@ impl<'s> Letter<'s> {
         let (Some(to), Some(end)) = (outside.mail.reverse_path.mailbox(), end) else { return Self::Nothing };
         let permit = shared.reporting.acquire().await.ok();
         let most = match report::returns_whole(outside, &entries) {
-            true => usize::try_from(shared.options.delivery.return_at_most).unwrap_or(usize::MAX).min(MAX_RETURNED),
+            true => usize::try_from(shared.options().delivery.return_at_most).unwrap_or(usize::MAX).min(MAX_RETURNED),
             false => 0,
         };
         let mut original = beginning(shared, &end.lease, &outside.front, most).await.unwrap_or_default();
@@ -246,8 +247,9 @@ impl<'s> Letter<'s> {
                 _ => None,
             };
         };
-        let own_name = &shared.options.host_name;
-        let will_retry_until = until(outside, shared.options.delivery.retry.expire_after);
+        let options = shared.options();
+        let own_name = &options.host_name;
+        let will_retry_until = until(outside, options.delivery.retry.expire_after);
         let about = About { own_name, message, outside, will_retry_until, now: Timestamp::now() };
         let granted = grant.as_ref().map_or(MAX_REPORT, |grant| grant.octets.min(MAX_REPORT));
         let most = if form == Form::Least { 0 } else { granted };
@@ -265,9 +267,9 @@ impl<'s> Letter<'s> {
         let rcpt = Rcpt::new(ForwardPath::Mailbox(report.to.borrowed())).into_owned();
         let mail = Mail { size: u64::try_from(octets).ok(), ..report.mail };
         let mut envelope = Envelope::from_commands(mail, vec![rcpt]);
-        shared.options.forward_postmaster(None, &mut envelope);
+        options.forward_postmaster(None, &mut envelope);
         let (all_ascii, returns_whole) = (report.body.is_ascii(), report.returns_whole);
-        let labels = report_labels(shared, message, &envelope).await;
+        let labels = report_labels(&options, &shared.hooks, message, &envelope).await;
         let origin = Origin { all_ascii, trusted: outside.trusted, returns_whole, front, labels, ..Origin::default() };
         match new_message(own_name, Owner::default(), &envelope, origin) {
             Ok(message) => Some((Derived { message, body: report.body }, octets)),
@@ -296,9 +298,13 @@ impl<'s> Letter<'s> {
 
 /// The labels of a report. If its route cannot be found now, the report goes to its domain's route:
 /// it can be queued at this time alone.
-pub(super) async fn report_labels<Q, R>(shared: &Shared<Q, R>, message: MessageId, envelope: &Envelope) -> Labels {
-    let labels = Labels::find(&shared.options, &shared.hooks, envelope, From::default());
-    let found = timeout(PATIENCE, labels).await;
+pub(super) async fn report_labels(
+    options: &RelayOptions,
+    hooks: &Hooks,
+    message: MessageId,
+    envelope: &Envelope,
+) -> Labels {
+    let found = timeout(PATIENCE, Labels::find(options, hooks, envelope, From::default())).await;
     let found = found.unwrap_or_else(|_| Err(format!("no answer within {} s", PATIENCE.as_secs()).into()));
     found.unwrap_or_else(|error| {
         warn!(%message, %error, "route of a report not found, it takes the route of its domain");
