@@ -450,7 +450,7 @@ mod tests {
             ("<s@s.test>", "<busy@in.test>", "450 4.2.1", "450 4.2.1"),
             ("<s@s.test>", "<BUSY@in.test>", "450 4.2.1", "450 4.2.1"),
             ("<s@s.test>", "<busy@other.test>", denied, "250"),
-            // The postmaster's mail is anyone's to send, and takes its rule.
+            // Every client may send to the postmaster, and that mail takes its rule.
             ("<s@s.test>", "<Postmaster>", "250 to_host", "250"),
             ("<spam@s.test>", "<postmaster@relay.test>", "250 discarded", "250 discarded"),
             ("<spam@s.test>", "<postmaster@other.test>", denied, "250 discarded"),

@@ -2,14 +2,16 @@
 
 use std::{collections::HashMap, sync::Arc};
 
+use posthaste_server::wire::ForwardPath;
+
 use crate::{
-    DomainPattern, DomainSet, DuplicateRule, Label, NextHop, Route, RouteError, RouteQuery, Routes, Rule,
-    domains::DomainMap,
+    DomainPattern, DomainSet, DuplicateRule, Facts, Label, NextHop, Route, RouteError, RouteQuery, Routes, Rule,
+    domains::{DomainMap, canonical},
 };
 
-/// Routes by rules: mail takes the first one whose conditions hold. Among routes by domain a look-up
-/// costs the same for any number of them. Each rule with another condition, and before the first
-/// route for the domain, costs a comparison.
+/// Routes by rules: mail takes the first one whose conditions hold. Among routes by domain a
+/// look-up costs the same for any number of them. Each rule with another condition, and before the
+/// first route for the domain, costs a comparison.
 ///
 /// ```
 /// use posthaste_relay::{NextHop, Route, RouteTable};
@@ -20,9 +22,9 @@ use crate::{
 /// ```
 ///
 /// Mail in the queue is known by its domain and by the [label](Label) of its rule. In a changed
-/// table it takes the rule of that name, if there still is one for its domain and no route by domain
-/// comes before it. Otherwise it takes its domain's route. A rule that is new does not reach for
-/// mail that was queued before, unless the rule is by domain.
+/// table it takes the rule of that name, if there still is one for its domain and no route by
+/// domain comes before it. Otherwise it takes its domain's route. A rule that is new does not reach
+/// for mail that was queued before, unless the rule is by domain.
 #[derive(Debug, Clone)]
 pub struct RouteTable {
     /// All routes in order, without labels.
@@ -62,8 +64,8 @@ impl RouteTable {
         self.push_by_domain(&domains.into_iter().collect(), route);
     }
 
-    /// Adds a rule. It comes after the others. Its route gets the rule's name as its label if it has
-    /// conditions other than `domains`.
+    /// Adds a rule. It comes after the others. Its route gets the rule's name as its label if it
+    /// has conditions other than `domains`.
     ///
     /// # Errors
     /// Such a rule has that name already. Then the table stays as it was.
@@ -87,6 +89,14 @@ impl RouteTable {
     /// Returns `true` if there is no route.
     pub fn is_empty(&self) -> bool {
         self.routes.is_empty()
+    }
+
+    /// The route of a message that is to be queued. It has a [label](Route::label) if more than the
+    /// domain has decided. `None`: there is none. `<Postmaster>` without a domain has none here; a
+    /// relay asks with its own name.
+    pub fn of(&self, facts: &Facts<'_>) -> Option<&Arc<Route>> {
+        let ForwardPath::Mailbox(mailbox) = facts.recipient else { return None };
+        self.route(&RouteQuery::new(&canonical(&mailbox.domain())?, *facts))
     }
 
     /// The route of mail for a [canonical](crate::domains::canonical) domain. It has a label if the

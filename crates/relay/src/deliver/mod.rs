@@ -4,7 +4,7 @@
 //! *class*: a key, a priority and an owner. The loop finds the route of each key ([`routing`]) and
 //! hands the class to a *site*, the next hop that the mail goes to. The site gives owners their
 //! turns ([`due`]), and has *workers*. Each worker has a connection of its own, which it keeps for
-//! the next message. Nothing polls.
+//! the next message. Nothing polls; only what routes hold is looked at each minute.
 //!
 //! **Architecture invariant: a look-up costs no place, a wait costs no place, and the loop waits
 //! for neither.** A worker takes four steps. It looks up the hosts of its site ([`lookup`]), takes

@@ -1,7 +1,7 @@
-use posthaste_server::wire::{ForwardPath, Mail, Rcpt, ReversePath};
+use posthaste_server::wire::{Mail, Rcpt, ReversePath};
 
 use super::*;
-use crate::{Facts, NetworkSet};
+use crate::NetworkSet;
 
 /// A route that is known by the name of its host.
 fn to(host: &str) -> Route {
