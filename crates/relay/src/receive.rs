@@ -14,11 +14,12 @@ use posthaste_server::{
         parameter::{DeliverByMode, Hold, Priority},
     },
 };
-use tracing::error;
+use tracing::{error, warn};
 
 use crate::{
     AddFields, Event, RelayOptions,
     admit::admit,
+    labels::{Known, Labels},
     message::{Named, Origin, OutsideError, new_message, terms, whole_len},
     opening::Opening,
     record::by_after,
@@ -188,11 +189,14 @@ impl<Q: Queue, R: Resolver> Handler for RelayHandler<Q, R> {
         let tls_not_required = inspector.tls_not_required && !envelope.mail.require_tls;
         let trusted = self.trusted;
         let client = Some(client);
-        let labels = mem::take(&mut self.named.labels);
+        let labels = self.labels(peer, &envelope, None).await?;
         let origin = Origin { client, all_ascii, trusted, returns_whole: false, tls_not_required, front, labels };
-        let message = message(own_name, peer, &envelope, origin).map_err(|error| {
-            error!(%error, "envelope cannot be recorded");
-            LOCAL_ERROR
+        let message = message(own_name, peer, &envelope, origin).map_err(|error| match error {
+            OutsideError::Name(_) => refusal!("554 5.1.2 The domain of a recipient is too long for its route"),
+            OutsideError::TooMany | OutsideError::Encode(_) => {
+                error!(%error, "envelope cannot be recorded");
+                LOCAL_ERROR
+            }
         })?;
         let (priority, held) = terms(&message);
         let id = draft.commit(message).await.map_err(not_taken)?;
@@ -215,6 +219,21 @@ impl<Q: Queue, R> RelayHandler<Q, R> {
             AddFields::Submitted => peer.identity.is_some(),
             AddFields::Trusted => self.trusted,
         }
+    }
+
+    /// The labels of the recipients. They were found at RCPT; with a tag, which the header has, they
+    /// are found again.
+    async fn labels(&mut self, peer: &Peer, envelope: &Envelope, tag: Option<&str>) -> Result<Labels, Refusal> {
+        let found = mem::take(&mut self.named.labels);
+        if tag.is_none() {
+            return Ok(found);
+        }
+        let known = Known { identity: peer.identity.as_deref(), client: Some(peer.address.ip_or_loopback()), tag };
+        let labels = Labels::find(&self.options, &self.shared.hooks, envelope, known).await;
+        labels.map_err(|error| {
+            warn!(%error, "route not found, message refused for now");
+            refusal!("451 4.4.3 The route to a recipient is not known now, try again later")
+        })
     }
 
     /// The priority that the client may have: without trust, at most the default (RFC 6710 section

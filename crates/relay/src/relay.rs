@@ -27,7 +27,7 @@ use crate::{
     event::Counting,
     future_release,
     hooks::Hooks,
-    labels::{From, Labels},
+    labels::{Known, Labels},
     message::{Origin, new_message, terms, whole_len},
     offers,
     shared::Shared,
@@ -300,7 +300,7 @@ impl<Q: Queue, R: Resolver> Relay<Q, R> {
         inspector.end();
         let tls_not_required = inspector.tls_not_required && !envelope.mail.require_tls;
         let all_ascii = !inspector.eight_bit;
-        let labels = Labels::find(&options, &self.shared.hooks, &envelope, From::default()).await;
+        let labels = Labels::find(&options, &self.shared.hooks, &envelope, Known::default()).await;
         let labels = labels.map_err(SubmitError::Route)?;
         let origin = Origin { all_ascii, trusted: true, tls_not_required, front, labels, ..Origin::default() };
         let message = new_message(&options.host_name, owner, &envelope, origin)

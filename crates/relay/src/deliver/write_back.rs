@@ -21,7 +21,7 @@ use super::routing::PATIENCE;
 use crate::{
     Event, NotReported, RelayOptions,
     hooks::Hooks,
-    labels::{From, Labels},
+    labels::{Known, Labels},
     message::{Origin, new_message, whole_len},
     record::{Outside, Recipient, encode_recipients},
     report::{self, About, Action, Entry, Grant, MAX_HEADER, Original},
@@ -304,7 +304,7 @@ pub(super) async fn report_labels(
     message: MessageId,
     envelope: &Envelope,
 ) -> Labels {
-    let found = timeout(PATIENCE, Labels::find(options, hooks, envelope, From::default())).await;
+    let found = timeout(PATIENCE, Labels::find(options, hooks, envelope, Known::default())).await;
     let found = found.unwrap_or_else(|_| Err(format!("no answer within {} s", PATIENCE.as_secs()).into()));
     found.unwrap_or_else(|error| {
         warn!(%message, %error, "route of a report not found, it takes the route of its domain");

@@ -157,7 +157,7 @@ const ROWS: &[Row] = &[
 /// The domain of a recipient, as the tables have it.
 fn domain(recipient: &ForwardPath) -> String {
     let own_name = "relay.test".parse().unwrap();
-    crate::domains::canonical(&crate::labels::domain_of(recipient, &own_name)).unwrap().into_owned()
+    canonical(&crate::labels::domain_of(recipient, &own_name)).unwrap().into_owned()
 }
 
 fn found<'t>(table: &'t RouteTable, row: &Row) -> Option<(&'t str, Option<&'t str>)> {
