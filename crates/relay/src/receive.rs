@@ -221,8 +221,8 @@ impl<Q: Queue, R> RelayHandler<Q, R> {
         }
     }
 
-    /// The labels of the recipients. They were found at RCPT; with a tag, which the header has, they
-    /// are found again.
+    /// The labels of the recipients. They were found at RCPT. A tag, which the header has, is
+    /// looked at again with all facts.
     async fn labels(&mut self, peer: &Peer, envelope: &Envelope, tag: Option<&str>) -> Result<Labels, Refusal> {
         let found = mem::take(&mut self.named.labels);
         if tag.is_none() {
