@@ -647,7 +647,7 @@ const FOUND: &[(&str, &[&str])] = &[
             "8 E dsn: true or false",
             "9 E domains: missing",
             "10 E to: mars",
-            "11 E domans: domains, to, tls",
+            "11 E domans: tags, to, tls",
             "13 E hold: span",
         ],
     ),
