@@ -7,6 +7,7 @@
 
 use std::{io, sync::Arc, time::Duration};
 
+use fastrand::Rng;
 use posthaste_client::{
     Client, ClientError, ConnectError, Health, Race, RecipientOutcome, RefusedAt, Resolver, Server, ServerFacts, Stage,
     Target,
@@ -45,7 +46,7 @@ pub(super) async fn run<Q: Queue, R: Resolver>(
 ) -> Tried {
     let most = job.options.delivery.recipients_per_transaction;
     let delivery = Delivery::new(job.recipients().len(), most);
-    let mut attempt = Attempt { crew, site, of, job, flow, delivery, refused: None };
+    let mut attempt = Attempt { crew, site, of, job, flow, delivery, refused: None, random: Rng::new() };
     let tried = attempt.over_kept(connection).await;
     let unreachable = match attempt.delivery.is_open() {
         true => attempt.over_hosts(tried.as_ref(), connection).await,
@@ -128,6 +129,7 @@ struct Attempt<'a, 'p, Q, R> {
     delivery: Delivery,
     /// What a host said before the first transaction that takes no mail for now.
     refused: Option<(Words, Diagnostic)>,
+    random: Rng,
 }
 
 impl<'a, Q: Queue, R: Resolver> Attempt<'a, '_, Q, R> {
@@ -318,6 +320,7 @@ impl<'a, Q: Queue, R: Resolver> Attempt<'a, '_, Q, R> {
     ) -> bool {
         let shared = &self.crew.shared;
         let mut targets = found.servers.targets.clone();
+        found.weights.order(&mut targets, &mut self.random);
         if let Some(of) = self.of {
             of.rank(&mut targets);
         }

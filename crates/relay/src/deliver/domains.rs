@@ -14,6 +14,7 @@
 pub(super) mod tests;
 
 use std::{
+    borrow::Cow,
     collections::{HashMap, hash_map::Entry},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
@@ -28,12 +29,14 @@ use posthaste_server::wire::Domain;
 use tokio::time::Instant;
 
 use super::{
+    Passed,
     lookup::{self, Found, unresolved},
+    offer,
     places::Standing,
     site::{Leads, Site, Unreachable},
     worker::Crew,
 };
-use crate::NextHop;
+use crate::{NextHop, rule::key_parts};
 
 /// How long an answer counts if the resolver does not tell.
 const USUAL: Duration = Duration::from_secs(60);
@@ -62,6 +65,7 @@ pub(super) const LOOK_AGAIN: Duration = Duration::from_secs(60);
 /// The mail hosts of a domain.
 #[derive(Debug)]
 pub(super) struct Hosts {
+    /// The key of the domain, without a label.
     pub(super) key: RoutingKey,
     pub(super) mail: MailHosts,
     /// The names of all hosts in lower case, in alphabetical order, with a blank between: no name
@@ -175,16 +179,17 @@ pub(super) fn find<Q: Queue, R: Resolver>(
         Some(Err(_)) => Standing::Doubtful,
         None => Standing::New,
     };
-    let (crew, key) = (Arc::clone(crew), class.key.clone());
+    let (crew, key) = (Arc::clone(crew), bare(&class.key).into_owned());
     crew.tasks.clone().spawn(async move {
         tokio::select! {
             answer = ask(&crew, &key, standing) => {
                 let failure = crew.shared.options().delivery.retry.down_for();
-                let (classes, mut has_missed) = crew.domains.answer(key, answer, failure);
+                let (classes, has_missed) = crew.domains.answer(key, answer, failure);
+                let mut passed = Passed::default();
                 for class in classes {
-                    has_missed |= !super::offer(&crew, class);
+                    offer(&crew, class, &mut passed);
                 }
-                if has_missed {
+                if has_missed || passed.missed || passed.held {
                     crew.routed.notify_one();
                 }
             }
@@ -203,10 +208,12 @@ pub(super) fn serves<Q: Queue, R: Resolver>(
     class: &DueClass,
 ) -> Option<Option<Arc<Hosts>>> {
     let Some(own) = site.hosts() else { return Some(None) };
-    match crew.domains.known(&class.key) {
+    match crew.domains.known(&bare(&class.key)) {
         Some(Ok(hosts)) if hosts.names == own.names => Some(Some(hosts)),
         _ => {
-            if !super::offer(crew, class.clone()) {
+            let mut passed = Passed::default();
+            offer(crew, class.clone(), &mut passed);
+            if passed.missed || passed.held {
                 crew.routed.notify_one();
             }
             None
@@ -228,13 +235,13 @@ async fn ask<Q: Queue, R: Resolver>(crew: &Crew<Q, R>, key: &RoutingKey, standin
 
 impl Domains {
     fn look(&self, class: &DueClass) -> Look {
-        let mut state = self.state();
-        let before = match state.known(&class.key) {
+        let (mut state, key) = (self.state(), bare(&class.key));
+        let before = match state.known(&key) {
             Some(known) if known.counts() => return Look::Known(known.answer.clone()),
             known => known.map(|known| known.answer.clone()),
         };
         let is_full = state.asked.len() >= WAITING;
-        let has_missed = match state.asked.entry(class.key.clone()) {
+        let has_missed = match state.asked.entry(key.into_owned()) {
             Entry::Occupied(mut asked) => {
                 let classes = asked.get_mut();
                 let (is_there, has_room) = (classes.contains(class), classes.len() < CLASSES);
@@ -349,6 +356,14 @@ impl Answers {
 impl Known {
     fn counts(&self) -> bool {
         Instant::now() < self.until
+    }
+}
+
+/// The key of the domain alone. Mail of all labels goes to the same hosts.
+fn bare(key: &RoutingKey) -> Cow<'_, RoutingKey> {
+    match key_parts(key) {
+        (domain, Some(_)) => RoutingKey::new(domain).map_or(Cow::Borrowed(key), Cow::Owned),
+        (_, None) => Cow::Borrowed(key),
     }
 }
 

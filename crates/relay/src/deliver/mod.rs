@@ -5,7 +5,8 @@
 //! if that leads by MX, the mail hosts of its domain ([`domains`]). It hands the class to a *site*,
 //! the next hop that the mail goes to. Domains with the same mail hosts are one site. The site
 //! gives owners their turns ([`due`]), and has *workers*. Each worker has a connection of its own,
-//! which it keeps for the next message. Nothing polls.
+//! which it keeps for the next message. Nothing polls; only what routes hold is looked at each
+//! minute.
 //!
 //! **Architecture invariant: a look-up costs no place, a wait costs no place, and the loop waits
 //! for neither.** A worker takes four steps. It looks up the addresses of its site ([`lookup`]),
@@ -44,6 +45,7 @@ mod sites;
 mod throttle;
 #[cfg(test)]
 mod throttled;
+mod weights;
 mod window;
 mod words;
 mod worker;
@@ -65,7 +67,7 @@ use tracing::warn;
 
 use crate::shared::Shared;
 use places::{Bounds, Places};
-use routing::Routing;
+use routing::{Next, Routing};
 use site::Site;
 pub(crate) use sites::KnownSites;
 pub use words::Cause;
@@ -80,6 +82,15 @@ const PAGES: usize = 16;
 /// How long the loop waits at most if there was no room for the sites of some classes.
 const MISSED: Duration = Duration::from_secs(1);
 const PAUSE: Duration = Duration::from_millis(50);
+
+/// What a look has passed over.
+#[derive(Debug, Clone, Copy, Default)]
+struct Passed {
+    /// Classes whose sites had no room.
+    missed: bool,
+    /// Classes that are held by their routes.
+    held: bool,
+}
 
 /// Delivers until `drain` is cancelled and the running deliveries have ended.
 pub(crate) async fn run<Q: Queue, R: Resolver>(
@@ -114,16 +125,18 @@ pub(crate) async fn run<Q: Queue, R: Resolver>(
         tokio::spawn(async move { abort.run_until_cancelled(places.relieve()).await });
     }
     let mut seen = Change::default();
-    let mut has_missed = false;
+    let mut passed = Passed::default();
     let result = loop {
         tokio::select! {
             changed = crew.shared.queue.changed(seen) => match changed {
                 Ok(changed) => seen = changed,
                 Err(error) => break Err(error),
             },
-            () = crew.left.notified(), if has_missed => {}
+            () = crew.left.notified(), if passed.missed => {}
             // Sites that are down have no worker that could leave.
-            () = tokio::time::sleep(MISSED), if has_missed => {}
+            () = tokio::time::sleep(MISSED), if passed.missed => {}
+            // Their routes may have changed.
+            () = tokio::time::sleep(routing::KNOWN), if passed.held => {}
             () = crew.routed.notified() => {}
             () = drain.cancelled() => break Ok(()),
         }
@@ -132,7 +145,7 @@ pub(crate) async fn run<Q: Queue, R: Resolver>(
             () = drain.cancelled() => break Ok(()),
         };
         match looked {
-            Ok(missed) => has_missed = missed,
+            Ok(looked) => passed = looked,
             // The queue's disk has failed. `changed` returns when the disk works again, or fails if
             // it never can.
             Err(error @ Error::Broken(_)) => warn!(%error, "queue broken, deliveries paused until it works again"),
@@ -156,17 +169,16 @@ pub(crate) async fn run<Q: Queue, R: Resolver>(
     }
 }
 
-/// Hands every due class to its site. It waits for the queue alone. Returns `true` if there was no
-/// room for the sites of some classes.
-async fn look<Q: Queue, R: Resolver>(crew: &Arc<Crew<Q, R>>) -> Result<bool, Error> {
-    let (mut after, mut has_missed): (Option<DueClass>, _) = (None, false);
+/// Hands every due class to its site. It waits for the queue alone.
+async fn look<Q: Queue, R: Resolver>(crew: &Arc<Crew<Q, R>>) -> Result<Passed, Error> {
+    let (mut after, mut passed): (Option<DueClass>, _) = (None, Passed::default());
     crew.sites.lock().unwrap_or_else(PoisonError::into_inner).forget();
     for page in 1.. {
         let classes = crew.shared.queue.due(after.as_ref(), PAGE).await?;
         let more = classes.len() == PAGE;
         after = classes.last().cloned();
         for class in classes {
-            has_missed |= !offer(crew, class);
+            offer(crew, class, &mut passed);
         }
         if page % PAGES == 0 || (!more && page > 1) {
             tokio::time::sleep(PAUSE).await;
@@ -177,13 +189,13 @@ async fn look<Q: Queue, R: Resolver>(crew: &Arc<Crew<Q, R>>) -> Result<bool, Err
             break;
         }
     }
-    Ok(has_missed)
+    Ok(passed)
 }
 
 /// Hands a due class to its site, and hires a worker if the site wants one. The worker waits by
-/// itself. A class whose route or mail hosts are not known yet is passed over. Returns `false` if
-/// there was no room for its site.
-fn offer<Q: Queue, R: Resolver>(crew: &Arc<Crew<Q, R>>, class: DueClass) -> bool {
+/// itself. A class is passed over if it is held, if its route or mail hosts are not known yet, or if
+/// there is no room for its site.
+fn offer<Q: Queue, R: Resolver>(crew: &Arc<Crew<Q, R>>, class: DueClass, passed: &mut Passed) {
     let options = crew.shared.options();
     let delivery = &options.delivery;
     let make = |name, leads, hosts| {
@@ -191,12 +203,22 @@ fn offer<Q: Queue, R: Resolver>(crew: &Arc<Crew<Q, R>>, class: DueClass) -> bool
         let site = Site::new(name, leads, delivery.concurrency_per_site, shelf, crew.shared.health.clone());
         site.with_hosts(hosts)
     };
-    let Some(leads) = routing::find(crew, &options, &class.key) else { return true };
-    let Some((leads, hosts)) = domains::find(crew, &class, leads) else { return true };
+    let leads = match routing::find(crew, &options, &class.key) {
+        Next::Site(leads) => leads,
+        Next::Asked => return,
+        Next::Held => {
+            passed.held = true;
+            return;
+        }
+    };
+    let Some((leads, hosts)) = domains::find(crew, &class, leads) else { return };
     let site = crew.sites.lock().unwrap_or_else(PoisonError::into_inner).of(&class.key, leads, hosts, make);
-    let Some(site) = site else { return false };
-    if let Some(turn) = site.offer(class) {
-        worker::hire(crew, turn);
+    match site {
+        Some(site) => {
+            if let Some(turn) = site.offer(class) {
+                worker::hire(crew, turn);
+            }
+        }
+        None => passed.missed = true,
     }
-    true
 }

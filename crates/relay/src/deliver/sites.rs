@@ -13,7 +13,7 @@ use super::{
     places::Standing,
     site::{Leads, Site, Worth},
 };
-use crate::{NextHop, Route, SiteState};
+use crate::{HostGroup, NextHop, Route, SiteState, WeightedHost, rule::key_parts};
 
 /// The number of sites above which sites without work are forgotten.
 const SITES: usize = 1_024;
@@ -51,7 +51,7 @@ impl KnownSites {
 /// All sites.
 #[derive(Debug, Default)]
 pub(crate) struct Sites {
-    /// By domain: those without a route or a mail host.
+    /// By domain and label: those without a route or a mail host.
     by_domain: Kept<RoutingKey>,
     /// By route and the names of its mail hosts: sites whose hosts the DNS names.
     by_hosts: Kept<(Arc<Route>, Arc<str>)>,
@@ -76,7 +76,7 @@ impl Sites {
             (Ok(route), None) => self.by_route.of(route, |_| true, || make(name(route), leads.clone(), None)),
             (Err(_), _) => {
                 let is_same = |site: &Site| *site.leads() == leads;
-                self.by_domain.of(key, is_same, || make(key.as_str().to_owned(), leads.clone(), None))
+                self.by_domain.of(key, is_same, || make(key_parts(key).0.to_owned(), leads.clone(), None))
             }
         }
     }
@@ -103,8 +103,12 @@ impl Sites {
 /// A name for the log.
 fn name(route: &Route) -> String {
     match &route.to {
-        NextHop::Hosts(hosts) => hosts.first().map_or_else(String::new, |(host, port)| format!("{host}:{port}")),
-        NextHop::Mx => String::new(),
+        NextHop::Hosts(groups) => {
+            let first = groups.iter().find_map(|HostGroup(hosts)| hosts.first());
+            first.map_or_else(String::new, |WeightedHost { name, port, .. }| format!("{name}:{port}"))
+        }
+        NextHop::Discard => "discard".to_owned(),
+        NextHop::Mx | NextHop::Refuse(_) | NextHop::Hold => String::new(),
     }
 }
 

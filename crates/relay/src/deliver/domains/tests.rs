@@ -257,3 +257,16 @@ async fn an_answer_brings_the_classes_that_wait_for_it_and_seldom_a_look() {
     let looks: Vec<_> = (2..WAITING + 2).filter(|index| answer(&format!("d{index}.test")).1).collect();
     assert_eq!(looks, [WAITING / 2 + 1]);
 }
+
+#[tokio::test(start_paused = true)]
+async fn mail_of_all_labels_has_one_answer() {
+    let domains = Domains::default();
+    let labelled = crate::rule::routing_key("d.test", Some(&"campaigns".parse().unwrap())).unwrap();
+    let labelled = DueClass { key: labelled, ..class("d.test", "one") };
+    assert!(matches!(domains.look(&labelled), Look::Ask(None)));
+    assert!(matches!(domains.look(&class("d.test", "one")), Look::Wait));
+    let hosts = hosts("d.test", &[(10, "mx1.test")]).await;
+    let (classes, _) = domains.answer(bare(&labelled.key).into_owned(), Ok(hosts), Duration::ZERO);
+    assert_eq!(classes, [labelled.clone(), class("d.test", "one")]);
+    assert!(matches!(domains.look(&labelled), Look::Known(Ok(_))) && domains.known(&key("d.test")).is_some());
+}
