@@ -193,8 +193,8 @@ async fn look<Q: Queue, R: Resolver>(crew: &Arc<Crew<Q, R>>) -> Result<Passed, E
 }
 
 /// Hands a due class to its site, and hires a worker if the site wants one. The worker waits by
-/// itself. A class is passed over if it is held, if its route or mail hosts are not known yet, or if
-/// there is no room for its site.
+/// itself. A class is passed over if it is held, if its route or mail hosts are not known yet, or
+/// if there is no room for its site.
 fn offer<Q: Queue, R: Resolver>(crew: &Arc<Crew<Q, R>>, class: DueClass, passed: &mut Passed) {
     let options = crew.shared.options();
     let delivery = &options.delivery;
