@@ -16,6 +16,7 @@ mod receive;
 mod recipients;
 mod record;
 mod relay;
+mod reload;
 mod report;
 mod retry;
 mod route;
@@ -34,6 +35,7 @@ pub use policy::{Policy, PolicyTable, Recipients};
 pub use receive::{RelayHandler, RelayService};
 pub use recipients::{MailboxPattern, MailboxPatternError, MailboxSet, RecipientTable};
 pub use relay::{Relay, RelayBuilder, SubmitError};
+pub use reload::{FixedOption, ReloadError};
 pub use retry::RetrySchedule;
 pub use route::{NextHop, Route, RouteError, RouteQuery, RouteTable, Routes};
 #[cfg(feature = "dkim")]

@@ -1,6 +1,7 @@
 //! Routes: the next hop for each domain.
 
 use std::{
+    collections::HashSet,
     error::Error,
     future::Future,
     hash::{Hash, Hasher},
@@ -184,6 +185,12 @@ impl RouteTable {
     /// Returns `true` if there is no route.
     pub fn is_empty(&self) -> bool {
         self.routes.is_empty()
+    }
+
+    /// All routes, equal ones once.
+    #[allow(clippy::mutable_key_type, reason = "the hash leaves TLS out, and equality compares pointers")]
+    pub(crate) fn distinct(&self) -> HashSet<Arc<Route>> {
+        self.routes.iter().cloned().collect()
     }
 
     /// The route of a [canonical](crate::domains::canonical) name. `None`: no route matches.

@@ -130,9 +130,10 @@ impl<Q: Queue, R: Resolver> Attempt<'_, '_, Q, R> {
     /// asked again in this attempt. It may be asked again if it closed the connection without a
     /// reply about the message, unless it throttles.
     async fn over_kept(&mut self, connection: &mut Option<Connected>) -> Option<Server> {
-        let Connected { client, verified, demand, is_best, pulse } = connection.take()?;
+        let Connected { client, verified, demand, is_best, pulse, options } = connection.take()?;
+        let is_old = !Arc::ptr_eq(&options, &self.job.options);
         let is_guarded = verified || self.job.guard() == Guard::Any;
-        if !is_guarded || !self.suits(demand.as_ref()).await || (!is_best && self.returns(&client)) {
+        if is_old || !is_guarded || !self.suits(demand.as_ref()).await || (!is_best && self.returns(&client)) {
             client.quit().await;
             return None;
         }
@@ -147,7 +148,7 @@ impl<Q: Queue, R: Resolver> Attempt<'_, '_, Q, R> {
             Ok(Passed::Worn | Passed::Broken(Break { chunking: true, .. } | Break { says_nothing: true, .. })) => None,
             Ok(Passed::Broken(_)) => server,
             Ok(Passed::Through) => {
-                *connection = client.map(|client| Connected { client, verified, demand, is_best, pulse });
+                *connection = client.map(|client| Connected { client, verified, demand, is_best, pulse, options });
                 server
             }
             Err(gave_up) => {
@@ -255,7 +256,10 @@ impl<Q: Queue, R: Resolver> Attempt<'_, '_, Q, R> {
         // Mail that asks for less may still get through: what stops guarded mail says nothing of
         // the site.
         let is_throttled = self.refused.as_ref().is_some_and(|(words, _)| words.cause.is_throttling());
-        if let (Some(why), true, false) = (&unreachable, guard != Guard::Must && !leaves_aside, is_throttled) {
+        let is_current = crew.shared.is_current(&self.job.options);
+        if let (Some(why), true, false) =
+            (&unreachable, is_current && guard != Guard::Must && !leaves_aside, is_throttled)
+        {
             debug!(site = site.name(), diagnostic = %why.diagnostic, "site marked down, no host reached");
             site.mark_down(why.clone(), self.job.options.delivery.retry.down_for());
         }
@@ -339,7 +343,8 @@ impl<Q: Queue, R: Resolver> Attempt<'_, '_, Q, R> {
             let demand = client.server().map(|target| found.servers.demand(target));
             let best = found.servers.targets.iter().map(|target| target.preference).min();
             let is_best = client.server().map(|target| target.preference) == best;
-            let other = Connected { client, verified: way.guarded, demand, is_best, pulse: dialer.pulse };
+            let (pulse, options) = (dialer.pulse, Arc::clone(&self.job.options));
+            let other = Connected { client, verified: way.guarded, demand, is_best, pulse, options };
             let other = if connection.is_none() || is_better { connection.replace(other) } else { Some(other) };
             if let Some(other) = other {
                 other.close().await;
