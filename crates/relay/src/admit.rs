@@ -46,7 +46,7 @@ pub(crate) async fn admit(
         }
     }
     reaches(options, hooks, peer, mail, &domain).await?;
-    hooks.check(cx, mailbox).await
+    hooks.check(options, cx, mailbox).await
 }
 
 /// Refuses a domain whose mail can go nowhere, whatever hosts and the DNS say.

@@ -84,7 +84,7 @@ impl<Q: Queue, R: Resolver> RelayBuilder<Q, R> {
         self
     }
 
-    /// Sets the look-up of mailboxes. Default: every mailbox is accepted, and the next hop decides.
+    /// Sets the look-up of mailboxes, in place of [`RelayOptions::recipients`].
     pub fn recipients(mut self, recipients: impl Recipients) -> Self {
         self.hooks.recipients = Some(Box::new(recipients));
         self

@@ -2,7 +2,7 @@
 
 use std::{
     fmt,
-    fs::File,
+    fs::{self, File},
     io::{self, Read as _},
     path::Path,
 };
@@ -29,11 +29,15 @@ impl Pem {
     /// Reads a file of at most 4 MiB. Blocks.
     ///
     /// # Errors
-    /// [`TlsError::File`], also when the file is longer.
+    /// [`TlsError::File`], also when the file is longer, or a pipe or a device, for which the caller
+    /// could wait for ever.
     pub fn file(path: impl AsRef<Path>) -> Result<Self, TlsError> {
         let path = path.as_ref();
         let read = || {
             let mut text = Vec::new();
+            if !fs::metadata(path)?.is_file() {
+                return Err(io::Error::new(io::ErrorKind::InvalidInput, "it is no regular file"));
+            }
             File::open(path)?.take(MAX_FILE + 1).read_to_end(&mut text)?;
             if text.len() as u64 > MAX_FILE {
                 return Err(io::Error::new(io::ErrorKind::FileTooLarge, "it has more than 4 MiB"));

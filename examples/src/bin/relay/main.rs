@@ -5,6 +5,7 @@ mod control;
 mod demo;
 mod limits;
 mod log;
+mod reload;
 mod secret;
 mod serve;
 
@@ -40,9 +41,10 @@ enum Command {
     /// the next start.
     ///
     /// The first of these signals begins a drain: clients and deliveries have 30 seconds to end.
-    /// The second ends the relay at once. SIGHUP reads the files of the certificates and of the
-    /// routes' passwords again; what is in use stays if a file is wrong. SIGUSR1 and SIGUSR2 only
-    /// write a line to the log. A changed configuration is read at the next start.
+    /// The second ends the relay at once. SIGHUP reads the configuration again, and all files that
+    /// it names. If one has a mistake, all that is in use stays, and the log says what is wrong. So
+    /// it is if something has changed that needs a restart: the log names it. SIGUSR1 and SIGUSR2
+    /// only write a line to the log.
     #[command(after_help = EXITS)]
     Serve {
         /// The configuration.
@@ -96,7 +98,9 @@ fn main() -> ExitCode {
     let entered = runtime.enter();
     let result = match arguments.command {
         Command::Demo(options) => runtime.block_on(demo::run(options)),
-        Command::Serve { config } => with(config, |config| runtime.block_on(serve::run(config, descriptors))),
+        Command::Serve { config } => {
+            with(config.clone(), |read| runtime.block_on(serve::run(config, read, descriptors)))
+        }
         Command::Check { config } => with(config, |config| check(&config)),
         Command::Verifier { iterations } => print_verifier(iterations),
         Command::Status { config } => with(config, |config| runtime.block_on(control::ask(&config))),
