@@ -242,7 +242,18 @@ fn private_key(text: &[u8]) -> Result<PrivateKey, KeyFault> {
     if has_line(b"-----BEGIN ENCRYPTED PRIVATE KEY-----") || has_line(b"Proc-Type: 4,ENCRYPTED") {
         return Err(KeyFault::Encrypted);
     }
+    if has_line(b"-----BEGIN OPENSSH PRIVATE KEY-----") {
+        return Err(KeyFault::OtherForm("in the form of OpenSSH (`ssh-keygen -p -m PKCS8 -f FILE`)".to_owned()));
+    }
+    // A sequence whose length has more than one octet, or the short one of an Ed25519 key.
+    if matches!(text, [0x30, 0x81..=0x84 | 0x2e, ..]) {
+        return Err(KeyFault::OtherForm("DER (`openssl pkey -inform DER -in FILE -out FILE.pem`)".to_owned()));
+    }
     if has_line(b"-----BEGIN ") {
+        let keys = PrivateKeyDer::pem_slice_iter(text).count();
+        if keys > 1 {
+            return Err(KeyFault::OtherForm(format!("a file with {keys} private keys")));
+        }
         return match PrivateKeyDer::from_pem_slice(text) {
             Ok(PrivateKeyDer::Pkcs8(der)) => PrivateKey::from_der(&Der::Pkcs8(der.secret_pkcs8_der())),
             Ok(PrivateKeyDer::Pkcs1(der)) => PrivateKey::from_der(&Der::Pkcs1(der.secret_pkcs1_der())),

@@ -15,7 +15,7 @@ use posthaste_client::{
 };
 use posthaste_queue::Queue;
 use posthaste_server::wire::{EnhancedCode, ReplyCode, ReversePath};
-use tracing::{debug, info};
+use tracing::{debug, info, warn};
 
 use super::{
     connect::{Connected, Dialer, Way, given_up, health, unverified, why_back},
@@ -278,6 +278,11 @@ impl<Q: Queue, R: Resolver> Attempt<'_, '_, Q, R> {
         let shared = &self.crew.shared;
         let mut targets = found.servers.targets.clone();
         let is_mx = self.site.leads().as_ref().is_ok_and(|route| route.to == NextHop::Mx);
+        for (host, error) in found.servers.missing.iter().filter(|_| !is_mx) {
+            if self.site.begins_to_fail(host) {
+                warn!(site = self.site.name(), host = &**host, %error, "host of a route not found, the route's other hosts are tried");
+            }
+        }
         targets.retain(|target| {
             if Some(&target.server) == tried {
                 return false;
@@ -327,6 +332,9 @@ impl<Q: Queue, R: Resolver> Attempt<'_, '_, Q, R> {
                         }
                         _ => way.why_not(host, &error),
                     };
+                    if !is_mx && self.site.begins_to_fail(host) {
+                        warn!(site = self.site.name(), host = &**host, diagnostic = %why.diagnostic, "host of a route failed, the route's other hosts are tried");
+                    }
                     Unreachable::add(unreachable, why);
                 }
             };

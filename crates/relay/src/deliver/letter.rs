@@ -102,6 +102,11 @@ impl<Q: Queue, R: Send + Sync> Transact<Metered> for Letter<'_, Q, R> {
                 debug!(host = &*target.host, server = %target.server, "TLS failed, trying again without it");
             }
         }
+        if let Some(target) = client.server()
+            && self.site.ends_to_fail(&target.host)
+        {
+            info!(site = self.site.name(), host = &*target.host, "host of a route ready again");
+        }
         self.is_reached = true;
         self.site.mark_up();
         true

@@ -5,7 +5,7 @@
 mod tests;
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
@@ -74,6 +74,8 @@ struct State {
     /// Workers whose servers are silent, by their numbers.
     silent: HashMap<u64, Silent>,
     next_number: u64,
+    /// Hosts of the route that failed, and have not been ready since.
+    failing: HashSet<Box<str>>,
     /// When a connection was last given up for one to a better host.
     returned: Option<Instant>,
     /// The site could not be reached: until when that counts, and why.
@@ -283,6 +285,18 @@ impl Site {
         (state.proven, state.doubtful) = (None, Some(now + DOUBTFUL));
     }
 
+    /// A host that the route names has failed. Returns `true` if it had not before: the log has one
+    /// line for it. A site has as many as its route names.
+    pub(super) fn begins_to_fail(&self, host: &str) -> bool {
+        let mut state = self.state();
+        !state.failing.contains(host) && state.failing.insert(host.into())
+    }
+
+    /// A host is ready for mail. Returns `true` if it had failed.
+    pub(super) fn ends_to_fail(&self, host: &str) -> bool {
+        self.state().failing.remove(host)
+    }
+
     pub(super) fn mark_up(&self) {
         let mut state = self.state();
         (state.down, state.doubtful) = (None, None);
@@ -349,6 +363,7 @@ impl State {
             coming: 0,
             silent: HashMap::new(),
             next_number: 0,
+            failing: HashSet::new(),
             returned: None,
             down: None,
             found: None,

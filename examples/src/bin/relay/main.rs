@@ -101,7 +101,7 @@ fn main() -> ExitCode {
         Command::Serve { config } => {
             with(config.clone(), |read| runtime.block_on(serve::run(config, read, descriptors)))
         }
-        Command::Check { config } => with(config, |config| check(&config)),
+        Command::Check { config } => with(config, |config| check(config, descriptors)),
         Command::Verifier { iterations } => print_verifier(iterations),
         Command::Status { config } => with(config, |config| runtime.block_on(control::ask(&config))),
     };
@@ -147,11 +147,12 @@ impl Failure {
     }
 }
 
-fn check(config: &Config) -> Result<(), Failure> {
+fn check(mut config: Config, descriptors: Option<u64>) -> Result<(), Failure> {
+    config.warnings.extend(limits::shortage(&config, descriptors));
     for warning in &config.warnings {
         eprintln!("{warning}");
     }
-    if let Err(problem) = serve::resolver(config) {
+    if let Err(problem) = serve::resolver(&config) {
         return Err(Failure::Configuration(format!("{}: servers: {problem}", config.name)));
     }
     let also = match config.warnings.len() {
