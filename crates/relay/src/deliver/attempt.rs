@@ -300,6 +300,7 @@ impl<Q: Queue, R: Resolver> Attempt<'_, '_, Q, R> {
         let published = &self.job.options.delivery.published;
         let dialer = Dialer { listeners: shared.listeners.clone(), pulse: Arc::default() };
         let mut refused = self.refused.take();
+        let (mut failed_hosts, mut ready) = (Vec::new(), Vec::new());
         let mut race = Race::new(&targets, dialer.clone(), way.options(shared, &self.job.options));
         let (mut fresh, had_delivered, mut is_reached) = (None, self.delivery.has_delivered(), false);
         while self.delivery.is_open() && !self.flow.is_over() {
@@ -310,6 +311,7 @@ impl<Q: Queue, R: Resolver> Attempt<'_, '_, Q, R> {
             let through = self.delivery.through(&mut race, &mut letter, &mut fresh);
             let done = self.flow.run(&dialer.pulse, through).await;
             is_reached |= letter.is_reached;
+            ready.append(&mut letter.ready);
             for why in letter.ruled_out {
                 Unreachable::add(unreachable, why);
             }
@@ -332,8 +334,8 @@ impl<Q: Queue, R: Resolver> Attempt<'_, '_, Q, R> {
                         }
                         _ => way.why_not(host, &error),
                     };
-                    if !is_mx && self.site.begins_to_fail(host) {
-                        warn!(site = self.site.name(), host = &**host, diagnostic = %why.diagnostic, "host of a route failed, the route's other hosts are tried");
+                    if !is_mx {
+                        failed_hosts.push((Arc::clone(host), why.diagnostic.clone()));
                     }
                     Unreachable::add(unreachable, why);
                 }
@@ -345,6 +347,12 @@ impl<Q: Queue, R: Resolver> Attempt<'_, '_, Q, R> {
             self.give_up(gave_up, &way.health(shared));
         }
         self.refused = refused;
+        // One address of a host may fail while another works.
+        for (host, diagnostic) in failed_hosts.iter().filter(|(host, _)| !ready.contains(host)) {
+            if self.site.begins_to_fail(host) {
+                warn!(site = self.site.name(), %diagnostic, "host of a route failed, the route's other hosts are tried");
+            }
+        }
         // The server that took the message is the better one for the next.
         let is_better = self.delivery.has_delivered() && !had_delivered;
         if let Some(client) = fresh {

@@ -62,13 +62,14 @@ pub(super) fn read(
             let pem = found(key.place, Pem::file(&name), findings)?;
             found(key.place, pem.private_key(), findings).map(|_| (key.place, pem))
         });
+        let has_chain = chain.is_some();
         if let Some(chain) = chain {
             if let Some(doubt) = chain.doubt() {
                 findings.warn(certificate.place, doubt);
             }
             chains.push(chain);
         }
-        if let (Some(pem), Some((key_place, key_pem))) = (pem, key) {
+        if let (Some(pem), Some((key_place, key_pem))) = (pem.filter(|_| has_chain), key) {
             let pair = [(pem, key_pem)];
             let fits = quietly(|| Certificates::new(&pair));
             let is_of_the_key = matches!(fits, Err(TlsError::KeyMismatch { .. } | TlsError::UnusableKey { .. }));
