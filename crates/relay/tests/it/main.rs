@@ -24,6 +24,7 @@ mod reception;
 mod reload;
 mod reports;
 mod require_tls;
+mod rules;
 #[cfg(feature = "dkim")]
 mod signatures;
 mod silence;

@@ -4,6 +4,7 @@
 mod accounts;
 mod certificates;
 mod check;
+mod conditions;
 mod dkim;
 mod file;
 mod findings;
@@ -48,6 +49,7 @@ use findings::At;
 pub(crate) use findings::Findings;
 pub(crate) use fixed::{Fixed, differences};
 pub(crate) use guards::Guards;
+pub(crate) use route::text_of;
 pub(crate) use written::Written;
 
 /// Everything that the program needs to know.
@@ -65,6 +67,8 @@ pub(crate) struct Config {
     pub(crate) fixed: Vec<Fixed>,
     /// The keys that stand in the file.
     pub(crate) written: Written,
+    /// What the routes are, a line for each.
+    pub(crate) routes: Vec<String>,
     pub(crate) dns: Vec<SocketAddr>,
     pub(crate) accounts: AccountsConfig,
     /// What to publish for the keys that sign, a line of a zone file for each.
@@ -234,6 +238,7 @@ impl Config {
             certificates,
             fixed,
             written,
+            routes: route::described(&file),
             dns: file.dns.as_ref().map(|servers| values_of(&servers.value)).unwrap_or_default(),
             guards: Guards::new(&file, &relay.policy.relay_from),
             dkim_records,
