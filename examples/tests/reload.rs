@@ -203,7 +203,7 @@ fn every_kind_of_key_counts_from_the_next_connection_on() {
         (with("limits = { recipients_per_hour = 1 }\n#"), &MAIL[..], "250", ""),
         (with("offers = { dsn = false }"), &["EHLO c.test", "MAIL FROM:<a@b.test> RET=HDRS"], "555", ""),
         (
-            one_route.replace("tls = \"off\"", "tls = \"off\", recipients = { file = \"mailboxes.txt\" }"),
+            one_route.replace("tls = \"off\"", "tls = \"off\", mailboxes = { file = \"mailboxes.txt\" }"),
             &MAIL[..],
             "550",
             "5.1.1",

@@ -91,10 +91,10 @@ pub(crate) async fn run<Q: Queue, R: Resolver, V: Service>(
             Err(error) => Err(vec![error.to_string()]),
         };
         if let Err(problems) = exchanged {
-            for problem in &problems {
-                error!("{problem}");
-            }
-            let mistakes = problems.len();
+            let (warnings, mistakes): (Vec<_>, Vec<_>) = problems.iter().partition(|line| line.contains(": warning: "));
+            warnings.iter().for_each(|warning| warn!("{warning}"));
+            mistakes.iter().for_each(|mistake| error!("{mistake}"));
+            let mistakes = mistakes.len();
             error!(
                 mistakes,
                 "configuration not exchanged, all of the one in use stays; correct it, then send SIGHUP again"
