@@ -36,7 +36,7 @@ use super::{
     site::{Leads, Site, Unreachable},
     worker::Crew,
 };
-use crate::{NextHop, rule::key_parts};
+use crate::{NextHop, RelayOptions, rule::key_parts};
 
 /// How long an answer counts if the resolver does not tell.
 const USUAL: Duration = Duration::from_secs(60);
@@ -179,12 +179,15 @@ pub(super) fn find<Q: Queue, R: Resolver>(
         Some(Err(_)) => Standing::Doubtful,
         None => Standing::New,
     };
-    let (crew, key) = (Arc::clone(crew), bare(&class.key).into_owned());
+    let (crew, options, key) = (Arc::clone(crew), crew.shared.options(), bare(&class.key).into_owned());
     crew.tasks.clone().spawn(async move {
         tokio::select! {
-            answer = ask(&crew, &key, standing) => {
-                let failure = crew.shared.options().delivery.retry.down_for();
+            answer = ask(&crew, &options, &key, standing) => {
+                let failure = options.delivery.retry.down_for();
                 let (classes, has_missed) = crew.domains.answer(key, answer, failure);
+                if !crew.shared.is_current(&options) {
+                    crew.domains.forget();
+                }
                 let mut passed = Passed::default();
                 for class in classes {
                     offer(&crew, class, &mut passed);
@@ -221,13 +224,17 @@ pub(super) fn serves<Q: Queue, R: Resolver>(
     }
 }
 
-async fn ask<Q: Queue, R: Resolver>(crew: &Crew<Q, R>, key: &RoutingKey, standing: Standing) -> Answer {
-    let (shared, options) = (&crew.shared, crew.shared.options());
+async fn ask<Q: Queue, R: Resolver>(
+    crew: &Crew<Q, R>,
+    options: &RelayOptions,
+    key: &RoutingKey,
+    standing: Standing,
+) -> Answer {
     let work = async {
         let domain = Domain::parse(key.as_str()).map_err(|_| MxError::NoHost)?;
         let (own_name, published) = (options.host_name.as_str(), &options.delivery.published);
         // Boxed, and made only when there is a place, since many tasks wait for one.
-        Box::pin(MailHosts::of(&shared.resolver, &domain, own_name, published)).await
+        Box::pin(MailHosts::of(&crew.shared.resolver, &domain, own_name, published)).await
     };
     let mail = lookup::within_bounds(crew, standing, work).await?.map_err(|error| unresolved(&error))?;
     Ok(Arc::new(Hosts::new(key.clone(), mail, options.delivery.mx_port)))
@@ -287,6 +294,13 @@ impl Domains {
         state.newer.octets = state.newer.octets.saturating_add(octets);
         state.newer.known.insert(key, Known { until: Instant::now() + counts, answer, down: None });
         (classes, has_missed)
+    }
+
+    /// Forgets all answers: the DNS is asked again.
+    pub(super) fn forget(&self) {
+        let mut state = self.state();
+        (state.newer, state.older) = Default::default();
+        state.found.clear();
     }
 
     /// The number of domains for each set of names, as far as answers are kept.

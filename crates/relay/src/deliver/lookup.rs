@@ -69,6 +69,8 @@ pub(super) async fn find<Q: Queue, R: Resolver>(
     // Boxed, since many tasks wait for it.
     let found = Box::pin(within_bounds(crew, site.standing(), work)).await.flatten().map(Arc::new);
     match &found {
+        // What other options have found counts no more.
+        _ if !crew.shared.is_current(&options) => {}
         Ok(found) => site.keep_found(Arc::clone(found)),
         Err(why) => site.mark_down(why.clone(), options.delivery.retry.down_for()),
     }
@@ -88,6 +90,8 @@ pub(super) async fn find_for<Q: Queue, R: Resolver>(
     let work = ask(&crew.shared, &options, route, Some(hosts), &delivery.published);
     let found = Box::pin(within_bounds(crew, site.standing(), work)).await.flatten().map(Arc::new);
     match &found {
+        // What other options have found counts no more.
+        _ if !crew.shared.is_current(&options) => {}
         Ok(found) => crew.domains.keep_found(&hosts.key, Arc::clone(found)),
         Err(why) => crew.domains.mark_down(&hosts.key, why.clone(), delivery.retry.down_for()),
     }

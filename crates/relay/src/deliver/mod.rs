@@ -97,8 +97,7 @@ pub(crate) async fn run<Q: Queue, R: Resolver>(
     shared: Arc<Shared<Q, R>>,
     drain: CancellationToken,
 ) -> Result<(), Error> {
-    let options = shared.options();
-    let (concurrency, patience) = (options.delivery.concurrency.max(1), options.delivery.drain);
+    let concurrency = shared.options().delivery.concurrency.max(1);
     let (tasks, abort) = (TaskTracker::new(), CancellationToken::new());
     // Dropping this future aborts the workers.
     let _abort = abort.clone().drop_guard();
@@ -124,6 +123,7 @@ pub(crate) async fn run<Q: Queue, R: Resolver>(
         // Not a tracked task, since a drain waits for those.
         tokio::spawn(async move { abort.run_until_cancelled(places.relieve()).await });
     }
+    let mut options = crew.shared.options();
     let mut seen = Change::default();
     let mut passed = Passed::default();
     let result = loop {
@@ -138,7 +138,12 @@ pub(crate) async fn run<Q: Queue, R: Resolver>(
             // Their routes may have changed.
             () = tokio::time::sleep(routing::KNOWN), if passed.held => {}
             () = crew.routed.notified() => {}
+            () = crew.shared.reloaded.notified() => {}
             () = drain.cancelled() => break Ok(()),
+        }
+        if !crew.shared.is_current(&options) {
+            options = crew.shared.options();
+            renew(&crew);
         }
         let looked = tokio::select! {
             looked = look(&crew) => looked,
@@ -157,6 +162,7 @@ pub(crate) async fn run<Q: Queue, R: Resolver>(
         tasks.spawn(async move { site.shelf.close().await });
     }
     tasks.close();
+    let patience = crew.shared.options().delivery.drain;
     if tokio::time::timeout(patience, tasks.wait()).await.is_err() {
         warn!(left = tasks.len(), "deliveries aborted at the end of the drain, to be tried again later");
         abort.cancel();
@@ -166,6 +172,15 @@ pub(crate) async fn run<Q: Queue, R: Resolver>(
         // The queue was closed during a drain: this is the normal end.
         Err(Error::Closed) if drain.is_cancelled() => Ok(()),
         result => result,
+    }
+}
+
+/// The options have changed.
+fn renew<Q: Queue, R: Resolver>(crew: &Crew<Q, R>) {
+    crew.routing.forget();
+    let gone = crew.sites.lock().unwrap_or_else(PoisonError::into_inner).gone();
+    for site in gone {
+        crew.tasks.spawn(async move { site.shelf.close().await });
     }
 }
 
@@ -212,13 +227,16 @@ fn offer<Q: Queue, R: Resolver>(crew: &Arc<Crew<Q, R>>, class: DueClass, passed:
         }
     };
     let Some((leads, hosts)) = domains::find(crew, &class, leads) else { return };
-    let site = crew.sites.lock().unwrap_or_else(PoisonError::into_inner).of(&class.key, leads, hosts, make);
-    match site {
-        Some(site) => {
-            if let Some(turn) = site.offer(class) {
-                worker::hire(crew, turn);
-            }
-        }
+    let offered = {
+        let mut sites = crew.sites.lock().unwrap_or_else(PoisonError::into_inner);
+        // Under the lock: what follows a change of options comes after this.
+        let is_current = crew.shared.is_current(&options);
+        let site = if is_current { sites.of(&class.key, leads, hosts, make) } else { None };
+        site.map(|site| site.offer(class))
+    };
+    match offered {
+        Some(Some(turn)) => worker::hire(crew, turn),
+        Some(None) => {}
         None => passed.missed = true,
     }
 }
