@@ -268,8 +268,8 @@ impl Site {
     }
 
     /// The options have changed. What they may have decided is forgotten: the classes that are due,
-    /// which may lead elsewhere now, the hosts, and why they could not be reached. What the site has
-    /// taught stays.
+    /// which may lead elsewhere now, the hosts, and why they could not be reached. What the site
+    /// has taught stays.
     pub(super) fn renew(&self, limit: usize) {
         let mut state = self.state();
         state.most = limit.max(1);

@@ -77,7 +77,7 @@ impl Sites {
         self.by_domain.sites.values().chain(self.by_route.sites.values()).cloned()
     }
 
-    /// Each site asks anew. Those of routes that are gone end with their running deliveries.
+    /// Each site asks again. Those of routes that are gone end with their running deliveries.
     fn renew(&mut self, limit: usize, stays: impl Fn(&Route) -> bool) {
         self.all().for_each(|site| site.renew(limit));
         let stays = |site: &Site| site.leads().as_ref().is_ok_and(|route| stays(route));
