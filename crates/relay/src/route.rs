@@ -107,7 +107,9 @@ pub struct Route {
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum NextHop {
-    /// To the hosts that DNS names for the domain (RFC 5321 section 5.1).
+    /// To the hosts that DNS names for the domain (RFC 5321 section 5.1). Domains with the same
+    /// hosts share their connections and limits, whatever preferences they give them. The names
+    /// count as long as the DNS says, from 30 s to an hour.
     Mx,
     /// To the first of these hosts that takes the mail, group by group. The next host is tried when
     /// one fails, or is not ready for mail after half a second; after twice that where a new group

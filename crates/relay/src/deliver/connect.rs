@@ -189,6 +189,12 @@ pub(super) fn unverified() -> Unreachable {
     Unreachable { diagnostic, is_permanent: true }
 }
 
+/// Returns `true` if the TLS that was demanded is the reason.
+pub(super) const fn is_of_tls(error: &ConnectError) -> bool {
+    use ConnectError::{OpportunisticTls, Tls, TlsName, TlsUnavailable};
+    matches!(error, TlsUnavailable | TlsName(_) | Tls(_) | OpportunisticTls(_))
+}
+
 /// Returns `true` if TLS is missing or proves nothing, and `false` if the network failed.
 fn is_unguarded(error: &ConnectError) -> bool {
     match error {

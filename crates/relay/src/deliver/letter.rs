@@ -34,7 +34,8 @@ pub(super) struct Letter<'l, Q, R> {
     pulse: &'l Arc<Pulse>,
     /// TLS proves the identity of the servers.
     verified: bool,
-    way: Option<(&'l Way, &'l Servers)>,
+    /// The way, the servers, and the domain whose policies they follow.
+    way: Option<(&'l Way, &'l Servers, &'l str)>,
     /// Why servers that were ready must not get the message.
     pub(super) ruled_out: Vec<Unreachable>,
     /// A server was ready that may get it.
@@ -65,8 +66,8 @@ impl<'l, Q, R> Letter<'l, Q, R> {
     }
 
     /// Sets the way in which new connections are made.
-    pub(super) fn in_way(self, way: &'l Way, servers: &'l Servers) -> Self {
-        Self { way: Some((way, servers)), ..self }
+    pub(super) fn in_way(self, way: &'l Way, servers: &'l Servers, domain: &'l str) -> Self {
+        Self { way: Some((way, servers, domain)), ..self }
     }
 }
 
@@ -101,10 +102,10 @@ impl<Q: Queue, R: Send + Sync> Transact<Metered> for Letter<'_, Q, R> {
     }
 
     fn admits(&mut self, client: &Client<Metered>) -> bool {
-        if let (Some((way, servers)), Some(target)) = (self.way, client.server()) {
+        if let (Some((way, servers, domain)), Some(target)) = (self.way, client.server()) {
             if let Some(policy) = servers.policy(&target.host) {
                 let published = &self.job.options.delivery.published;
-                published.count_ready(self.site.name(), policy, client);
+                published.count_ready(domain, policy, client);
             }
             if let Some(why) = way.rules_out(&target.host, client) {
                 self.ruled_out.push(why);

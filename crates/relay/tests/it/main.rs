@@ -12,6 +12,7 @@ mod hosts_that_stop;
 mod loops;
 mod missing_fields;
 mod one_dead;
+mod one_provider;
 mod one_report;
 mod open_relay;
 mod outcomes;
