@@ -32,7 +32,7 @@ pub(crate) async fn admit(
     if options.is_postmaster(Some(peer), &rcpt.forward_path) {
         let own = options.host_name.borrowed();
         let to = options.postmaster.as_ref().map_or(own, Mailbox::domain);
-        return reaches(options, hooks, peer, mail, &to).await;
+        return reaches(options, hooks, peer, mail, &to, options.postmaster.as_ref()).await;
     }
     let ForwardPath::Mailbox(mailbox) = &rcpt.forward_path else { return Ok(()) };
     let domain = mailbox.domain();
@@ -45,7 +45,7 @@ pub(crate) async fn admit(
             return Err(refusal!("550 5.7.1 Relaying denied"));
         }
     }
-    reaches(options, hooks, peer, mail, &domain).await?;
+    reaches(options, hooks, peer, mail, &domain, Some(mailbox)).await?;
     hooks.check(cx, mailbox).await
 }
 
@@ -56,6 +56,7 @@ async fn reaches(
     peer: &Peer,
     mail: &Mail,
     domain: &Domain<&str>,
+    mailbox: Option<&Mailbox>,
 ) -> Result<(), Refusal> {
     let Some(name) = canonical(domain) else {
         return Err(refusal!("550 5.1.2 That domain cannot be in the DNS"));
@@ -64,6 +65,9 @@ async fn reaches(
         warn!(domain = &*name, %error, "route not found, recipient refused for now");
         refusal!("451 4.4.3 The route to that recipient is not known now, try again later")
     })?;
+    if let (Some(NextHop::Agent(agent)), Some(mailbox)) = (route.as_ref().map(|route| &route.to), mailbox) {
+        agent.takes(mailbox)?;
+    }
     let is_verified = route.as_ref().is_some_and(|route| route.tls.is_verified());
     let verifies = match route.as_ref().map(|route| &route.to) {
         // Our own name leads back here, whatever the DNS says.
@@ -75,6 +79,9 @@ async fn reaches(
             options.reaches_by_dns(peer, domain, &name)?;
             !options.delivery.published.is_empty()
         }
+        // No network carries the mail, so that no TLS is needed.
+        Some(_) if route.as_ref().is_some_and(|route| route.is_local()) => true,
+        Some(NextHop::Agent(_)) => true,
         Some(NextHop::Hosts(_)) => is_verified || options.delivery.verified_tls.is_some(),
     };
     // RFC 8689 section 4.2.1. A report may be sent on without.

@@ -9,7 +9,8 @@ use crate::{Cause, Diagnostic};
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct SiteState {
-    /// The domain, if its hosts are found by MX; otherwise the first host of its route.
+    /// The domain, if its hosts are found by MX; otherwise the first host of its
+    /// route, or its agent.
     pub name: String,
     /// The most connections that it may have now. Begins at 5, and grows to
     /// [`concurrency_per_site`](crate::DeliveryOptions::concurrency_per_site) while it takes mail.

@@ -21,15 +21,16 @@ use super::{
     connect::{Connected, Dialer, Way, given_up, health, unverified, why_back},
     fit::Fit,
     flow::{Flow, GaveUp, Metered},
+    hand_over,
     job::{Fate, Guard, Job, Tried},
-    letter::Letter,
+    letter::{Letter, is_local},
     lookup::{self, Found},
     site::{ASKED_LATELY, ASKED_NOW, Site, Unreachable},
     throttle::{Signal, Then},
     words::{At, Words},
     worker::Crew,
 };
-use crate::{Diagnostic, NextHop, Route};
+use crate::{Diagnostic, NextHop, Route, report::Action};
 
 /// Tries to deliver to every recipient of the job. Returns one fate for each, in their order. It
 /// leaves a connection behind if another message can follow on it.
@@ -40,6 +41,11 @@ pub(super) async fn run<Q: Queue, R: Resolver>(
     connection: &mut Option<Connected>,
     flow: &mut Flow<'_>,
 ) -> Tried {
+    if let Ok(route) = site.leads()
+        && let NextHop::Agent(agent) = &route.to
+    {
+        return hand_over::run(crew, site, job, agent, flow).await;
+    }
     let most = crew.shared.options.delivery.recipients_per_transaction;
     let delivery = Delivery::new(job.recipients().len(), most);
     let mut attempt = Attempt { crew, site, job, flow, delivery, refused: None };
@@ -63,12 +69,24 @@ pub(super) async fn run<Q: Queue, R: Resolver>(
         Some((why, words)) if words.cause.is_throttling() => Signal::Refused(*words, why.diagnostic.clone()),
         _ => return Tried::Settled(fates(job, delivery, unreachable.as_ref())),
     };
+    let fates = fates(job, delivery, unreachable.as_ref());
+    conclude(crew, site, job, signal, proves, fates)
+}
+
+/// Tells the site how the attempt ended. Returns what follows for the delivery.
+pub(super) fn conclude<Q: Queue, R: Resolver>(
+    crew: &Crew<Q, R>,
+    site: &Site,
+    job: &Job,
+    signal: Signal,
+    proves: bool,
+    fates: Vec<Fate>,
+) -> Tried {
     let reason = match &signal {
         Signal::Refused(words, why) => Some((*words, why.clone())),
         Signal::Took | Signal::Answered | Signal::Lost => None,
     };
     let then = site.end(signal, job.claimed(), proves);
-    let fates = fates(job, delivery, unreachable.as_ref());
     let Some((Words { cause, .. }, why)) = reason else { return Tried::Settled(fates) };
     info!(site = site.name(), ?cause, diagnostic = %why, "site throttled, mail waits");
     let is_all = fates.iter().all(|fate| matches!(fate, Fate::NotNow(_, words) if words.cause.is_throttling()));
@@ -131,7 +149,7 @@ impl<Q: Queue, R: Resolver> Attempt<'_, '_, Q, R> {
     /// reply about the message, unless it throttles.
     async fn over_kept(&mut self, connection: &mut Option<Connected>) -> Option<Server> {
         let Connected { client, verified, demand, is_best, pulse } = connection.take()?;
-        let is_guarded = verified || self.job.guard() == Guard::Any;
+        let is_guarded = verified || self.guard() == Guard::Any;
         if !is_guarded || !self.suits(demand.as_ref()).await || (!is_best && self.returns(&client)) {
             client.quit().await;
             return None;
@@ -189,6 +207,12 @@ impl<Q: Queue, R: Resolver> Attempt<'_, '_, Q, R> {
         found.is_ok_and(|found| suits(&found))
     }
 
+    /// The guard that the message needs on this route.
+    fn guard(&self) -> Guard {
+        let is_local = self.site.leads().as_ref().is_ok_and(|route| route.is_local());
+        if is_local { Guard::Any } else { self.job.guard() }
+    }
+
     /// Returns `true` if the hosts of a route have published policies that are followed.
     fn is_published_for(&self, route: &Route) -> bool {
         route.to == NextHop::Mx && !self.crew.shared.options.delivery.published.is_empty()
@@ -230,7 +254,7 @@ impl<Q: Queue, R: Resolver> Attempt<'_, '_, Q, R> {
                 }
             }
         };
-        let guard = self.job.guard();
+        let guard = self.guard();
         let ways: &[bool] = match guard {
             Guard::Any => &[false],
             Guard::May => &[true, false],
@@ -374,8 +398,8 @@ fn fate(job: &Job, index: usize, mut course: Course, unreachable: Option<&(Unrea
     let is_permanent = outcome.is_permanent();
     match outcome {
         RecipientOutcome::Accepted(reply) => {
-            let owes_report = course.server.as_ref().is_some_and(|server| owes_relayed_report(job, index, server));
-            Fate::Delivered { remote: host.to_owned(), reply, owes_report }
+            let owes = course.server.as_ref().is_some_and(|server| owes_relayed_report(job, index, server));
+            Fate::Delivered { remote: host.to_owned(), reply, owes: owes.then_some(Action::Relayed) }
         }
         // Content that cannot go by DATA can go to no server that refuses BDAT.
         RecipientOutcome::Refused(reply, RefusedAt::Bdat) if course.is_settled => {
@@ -420,6 +444,8 @@ fn gave_up(error: &ClientError) -> Option<GaveUp> {
 
 /// Returns `true` if the sender is owed a report that this server took the message.
 fn owes_relayed_report(job: &Job, index: usize, server: &ServerFacts) -> bool {
-    let fit = Fit { outside: &job.outside, by: job.by(), server: &server.capabilities, verified: server.is_verified };
+    let local = server.target.as_ref().is_some_and(|target| is_local(&target.server));
+    let (by, verified) = (job.by(), server.is_verified);
+    let fit = Fit { outside: &job.outside, by, server: &server.capabilities, verified, local };
     job.recipients().get(index).is_some_and(|recipient| fit.owes_relayed_report(&recipient.rcpt.borrowed()))
 }

@@ -1,10 +1,10 @@
 //! Looks up the hosts of a site and their addresses. This happens apart from the deliveries: a
 //! look-up holds no place among them and no lease.
 
-use std::{pin::pin, sync::Arc, time::Duration};
+use std::{path::Path, pin::pin, sync::Arc, time::Duration};
 
 use posthaste_client::{
-    Published, Resolver,
+    Published, Resolver, Target,
     mx::{self, MxError, NamedHost, Servers},
 };
 use posthaste_queue::Queue;
@@ -17,7 +17,7 @@ use super::{
     site::{Site, Unreachable},
     worker::Crew,
 };
-use crate::{Diagnostic, NextHop, Route, shared::Shared};
+use crate::{Diagnostic, NextHop, Route, route, shared::Shared};
 
 /// The most look-ups at once. `moving` are those that are answered soon or were asked just now;
 /// half of them are kept for sites that answered lately. `silent` are those whose name servers are
@@ -111,14 +111,24 @@ async fn ask<Q: Queue, R: Resolver>(
     let servers = match &route.to {
         NextHop::Hosts(hosts) => {
             let preferences = (0..=u16::MAX).chain(std::iter::repeat(u16::MAX));
-            let named = |((host, port), preference): (&(String, u16), u16)| NamedHost {
+            let named_host = |((host, port), preference): (&(String, u16), u16)| NamedHost {
                 name: mx::ascii_name(host).into(),
                 port: *port,
                 preference,
             };
-            let named: Vec<_> = hosts.iter().zip(preferences).map(named).collect();
-            mx::servers(&shared.resolver, &named, true).await
+            let (sockets, named): (Vec<_>, Vec<_>) =
+                hosts.iter().zip(preferences).partition(|((host, _), _)| route::socket(host).is_some());
+            let named: Vec<_> = named.into_iter().map(named_host).collect();
+            let mut servers = mx::servers(&shared.resolver, &named, true).await;
+            let target = |((host, _), preference): (&(String, u16), u16)| {
+                route::socket(host).map(|path| Target::new(host.as_str(), Path::new(path), preference))
+            };
+            servers.targets.extend(sockets.into_iter().filter_map(target));
+            servers.targets.sort_by_key(|target| target.preference);
+            servers
         }
+        // It has no hosts, and is not asked for them.
+        NextHop::Agent(_) => Servers::default(),
         NextHop::Mx => {
             let domain = Domain::parse(domain).map_err(|_| unresolved(&MxError::NoHost))?;
             let to = (delivery.mx_port, delivery.allow_private);

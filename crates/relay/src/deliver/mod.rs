@@ -29,6 +29,7 @@ mod connect;
 mod due;
 mod fit;
 mod flow;
+mod hand_over;
 mod job;
 mod letter;
 mod lookup;

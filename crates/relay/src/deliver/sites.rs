@@ -9,7 +9,7 @@ use std::{
 use posthaste_queue::RoutingKey;
 
 use super::site::{Leads, Site};
-use crate::{NextHop, Route, SiteState};
+use crate::{NextHop, Route, SiteState, route};
 
 /// The number of sites above which sites without work are forgotten.
 const SITES: usize = 1_024;
@@ -79,7 +79,11 @@ impl Sites {
 /// A name for the log.
 fn name(route: &Route) -> String {
     match &route.to {
-        NextHop::Hosts(hosts) => hosts.first().map_or_else(String::new, |(host, port)| format!("{host}:{port}")),
+        NextHop::Hosts(hosts) => hosts.first().map_or_else(String::new, |(host, port)| match route::socket(host) {
+            Some(_) => host.clone(),
+            None => format!("{host}:{port}"),
+        }),
+        NextHop::Agent(agent) => agent.name().to_owned(),
         NextHop::Mx => String::new(),
     }
 }

@@ -18,7 +18,13 @@ fn recipients() -> Vec<Recipient> {
         recipient("<x@y.test>", told(true, true), None, Some(Last { at: None, why: found.clone() })),
         recipient("<f@y.test>", told(true, true), Some(Action::Failed), Some(Last { at: Some(1), why: found })),
         recipient("<d@y.test>", told(true, false), Some(Action::Delayed), None),
-        recipient("<r@y.test>", told(false, false), Some(Action::Relayed), Some(Last { at: Some(1), why: said })),
+        recipient(
+            "<r@y.test>",
+            told(false, false),
+            Some(Action::Relayed),
+            Some(Last { at: Some(1), why: said.clone() }),
+        ),
+        recipient("<t@y.test>", told(false, false), Some(Action::Delivered), Some(Last { at: Some(1), why: said })),
     ]
 }
 
