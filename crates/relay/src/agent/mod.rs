@@ -15,6 +15,8 @@
 
 mod maildir;
 mod template;
+#[cfg(feature = "webhook")]
+mod webhook;
 
 use std::{
     fmt,
@@ -36,6 +38,8 @@ use tracing::error;
 
 pub use maildir::Maildir;
 pub use template::TemplateError;
+#[cfg(feature = "webhook")]
+pub use webhook::{Webhook, WebhookError};
 
 /// A handler of the application that takes mail as a next hop.
 ///
