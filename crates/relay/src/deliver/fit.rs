@@ -157,8 +157,8 @@ mod tests {
         ] {
             let (outside, server) = (outside(&format!("<a@b> {by}"), true), server(keywords));
             let line = format!("<c@d> {notify}");
-            let by = outside.mail.by;
-            let fit = Fit { outside: &outside, by, server: &server, verified: false, local: false };
+            let deadline = outside.mail.by;
+            let fit = Fit { outside: &outside, by: deadline, server: &server, verified: false, local: false };
             let rcpt = Rcpt { parameters: Default::default(), ..fit.rcpt(Rcpt::parse(line.trim()).unwrap(), None) };
             assert_eq!(rcpt.to_string().trim(), format!("<c@d> {fitted}").trim(), "{by} {notify} to {keywords}");
         }
