@@ -44,7 +44,11 @@ const KEYS: &[(&str, &str)] = &[
         "route.domains",
         "write domains, such as [\"example.org\", \"*.example.org\"], [\"*\"] for all, or { file = \"...\" }",
     ),
-    ("route.to", "write \"mx\", or a list of hosts with ports, such as [\"smarthost.example.org:25\"]"),
+    (
+        "route.to",
+        "write \"mx\", a list of hosts with ports, such as [\"smarthost.example.org:25\"], \"lmtp:unix:/run/dovecot/lmtp\", \"lmtp:localhost:24\", \"maildir:/var/mail/{domain}/{local}\" or \"https://app.example.org/inbound\"",
+    ),
+    ("route.secret_file", "write the name of a file that has the secret as its one line, of 16 octets at least"),
     ("route.tls", "write \"off\", \"opportunistic\", \"required\", \"verified\", \"unverified\" or \"implicit\""),
     ("route.authorities", "write the name of a PEM file with certificates"),
     ("route.login", "write { user = \"...\", password_file = \"...\" }"),

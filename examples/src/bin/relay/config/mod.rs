@@ -14,6 +14,7 @@ mod login;
 mod route;
 mod table;
 mod tls;
+mod to;
 mod values;
 
 use std::{

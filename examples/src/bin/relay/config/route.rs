@@ -17,7 +17,9 @@ use super::{
     findings::{At, Findings},
     login::RouteLogin,
     table::{Read, Table, kind},
-    tls, values, values_of,
+    tls,
+    to::{Hop, SecretFile},
+    values, values_of,
 };
 
 /// A route as the file has it. `None`: missing or wrong.
@@ -33,6 +35,8 @@ pub(super) struct Route {
     pub(super) login: Option<At<Option<RouteLogin>>>,
     pub(super) recipients: Option<At<Mailboxes>>,
     pub(super) chunking: Option<At<bool>>,
+    /// `None` inside: it has a mistake.
+    pub(super) secret: Option<At<Option<SecretFile>>>,
 }
 
 /// The mailboxes of its domains.
@@ -47,6 +51,8 @@ pub(super) enum Mailboxes {
 pub(super) enum To {
     Mx,
     Hosts(Vec<At<(String, u16)>>),
+    /// To what is no SMTP host.
+    Hop(Hop),
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -88,14 +94,18 @@ impl Route {
                 .map(|list| At { value: Mailboxes::Known(list.value), place: list.place }),
         };
         let chunking = table.take("chunking", findings, values::flag);
+        let secret = SecretFile::read(&mut table, folder, findings);
         table.end(findings);
-        Self { domains, to, tls, authorities, login, recipients, chunking }
+        Self { domains, to, tls, authorities, login, recipients, chunking, secret }
     }
 
     /// How much TLS it has, never [`RouteTls::Required`]: that becomes `Verified` if the route
     /// names its hosts by name, and `Unverified` otherwise.
     pub(super) fn tls_in_force(&self) -> RouteTls {
-        let names_a_host = self.hosts().iter().any(|host| !host.value.0.starts_with('['));
+        let names_a_host = match self.hop() {
+            Some(Hop::Lmtp(name, _)) => !name.starts_with('['),
+            _ => self.hosts().iter().any(|host| !host.value.0.starts_with('[')),
+        };
         match self.tls.as_ref().map_or(RouteTls::Opportunistic, |tls| tls.value) {
             RouteTls::Required if names_a_host => RouteTls::Verified,
             RouteTls::Required => RouteTls::Unverified,
@@ -107,13 +117,25 @@ impl Route {
     pub(super) fn hosts(&self) -> &[At<(String, u16)>] {
         match self.to.as_ref().map(|to| &to.value) {
             Some(To::Hosts(hosts)) => hosts,
-            Some(To::Mx) | None => &[],
+            Some(To::Mx | To::Hop(_)) | None => &[],
+        }
+    }
+
+    /// The next hop, if it is no SMTP host.
+    pub(super) fn hop(&self) -> Option<&Hop> {
+        match self.to.as_ref().map(|to| &to.value) {
+            Some(To::Hop(hop)) => Some(hop),
+            Some(To::Mx | To::Hosts(_)) | None => None,
         }
     }
 
     /// Returns `true` if certificates prove who its hosts are.
     pub(super) fn is_verified(&self) -> bool {
-        matches!(self.tls_in_force(), RouteTls::Verified | RouteTls::Implicit)
+        let is_host = self.hop().is_none_or(|hop| matches!(hop, Hop::Lmtp(..)));
+        match is_host {
+            true => matches!(self.tls_in_force(), RouteTls::Verified | RouteTls::Implicit),
+            false => self.hop().is_some_and(Hop::is_https),
+        }
     }
 
     /// Its TLS. `None`: nothing verifies its hosts, an error that was found before.
@@ -131,11 +153,16 @@ impl Route {
 
     /// What the relay takes.
     fn build(&self, verified: Option<&Arc<ClientConfig>>, any: &Arc<ClientConfig>) -> Option<posthaste::relay::Route> {
-        let to = match &self.to.as_ref()?.value {
-            To::Mx => NextHop::Mx,
-            To::Hosts(hosts) => NextHop::Hosts(values_of(hosts)),
+        let mut route = match &self.to.as_ref()?.value {
+            To::Mx => posthaste::relay::Route::new(NextHop::Mx),
+            To::Hosts(hosts) => posthaste::relay::Route::new(NextHop::Hosts(values_of(hosts))),
+            To::Hop(hop) => {
+                let own = self.authorities.as_ref().and_then(|authorities| authorities.value.as_ref());
+                // A server on this host needs none.
+                let config = if hop.is_https() { own.or(verified) } else { Some(any) };
+                hop.route(self.secret.as_ref().and_then(|secret| secret.value.as_ref()), config)?
+            }
         };
-        let mut route = posthaste::relay::Route::new(to);
         route.tls = self.client_tls(verified, any)?;
         route.credentials = self.own_login().map(RouteLogin::login);
         route.chunking = check::is_on(self.chunking.as_ref());
@@ -199,7 +226,9 @@ pub(super) fn is_loopback(host: &str) -> bool {
 fn mx(value: &DeValue<'_>) -> Read<To> {
     match value.as_str() {
         Some("mx") => Ok(To::Mx),
-        Some(word) => Err(format!("`{word}` is no next hop")),
+        Some(word) => {
+            Hop::read(word).map_or_else(|| Err(format!("`{word}` is no next hop")), |hop| hop.map(To::Hop))
+        }
         None => Err(format!("it is {} and no next hop", kind(value))),
     }
 }

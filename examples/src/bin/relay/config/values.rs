@@ -291,7 +291,11 @@ pub(super) fn time(value: &DeValue<'_>) -> Read<Timestamp> {
 /// `name:port`, `192.0.2.1:port` or `[2001:db8::1]:port`; addresses become the literals that mail
 /// uses, and names are as the DNS has them, in A-labels.
 pub(super) fn host_and_port(value: &DeValue<'_>) -> Read<(String, u16)> {
-    let text = text(value)?;
+    host_and_port_of(text(value)?)
+}
+
+/// The same, for text.
+pub(super) fn host_and_port_of(text: &str) -> Read<(String, u16)> {
     let read = || {
         let (host, port) = text.rsplit_once(':')?;
         let port = port.parse().ok().filter(|port| *port > 0)?;
