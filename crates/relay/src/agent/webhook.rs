@@ -442,7 +442,7 @@ mod tests {
     use super::*;
 
     fn made(url: &str, secret: &str) -> Result<Webhook, WebhookError> {
-        Webhook::with_config(url, secret, &verified_by(Roots::empty()).unwrap())
+        Webhook::with_config(url, secret, &posthaste_testkit::pki::tls("app.test").1)
     }
 
     #[test]

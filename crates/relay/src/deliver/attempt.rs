@@ -46,7 +46,7 @@ pub(super) async fn run<Q: Queue, R: Resolver>(
     {
         return hand_over::run(crew, site, job, agent, flow).await;
     }
-    let most = crew.shared.options.delivery.recipients_per_transaction;
+    let most = job.options.delivery.recipients_per_transaction;
     let delivery = Delivery::new(job.recipients().len(), most);
     let mut attempt = Attempt { crew, site, job, flow, delivery, refused: None };
     let tried = attempt.over_kept(connection).await;
@@ -70,18 +70,11 @@ pub(super) async fn run<Q: Queue, R: Resolver>(
         _ => return Tried::Settled(fates(job, delivery, unreachable.as_ref())),
     };
     let fates = fates(job, delivery, unreachable.as_ref());
-    conclude(crew, site, job, signal, proves, fates)
+    conclude(site, job, signal, proves, fates)
 }
 
 /// Tells the site how the attempt ended. Returns what follows for the delivery.
-pub(super) fn conclude<Q: Queue, R: Resolver>(
-    crew: &Crew<Q, R>,
-    site: &Site,
-    job: &Job,
-    signal: Signal,
-    proves: bool,
-    fates: Vec<Fate>,
-) -> Tried {
+pub(super) fn conclude(site: &Site, job: &Job, signal: Signal, proves: bool, fates: Vec<Fate>) -> Tried {
     let reason = match &signal {
         Signal::Refused(words, why) => Some((*words, why.clone())),
         Signal::Took | Signal::Answered | Signal::Lost => None,
@@ -91,7 +84,7 @@ pub(super) fn conclude<Q: Queue, R: Resolver>(
     info!(site = site.name(), ?cause, diagnostic = %why, "site throttled, mail waits");
     let is_all = fates.iter().all(|fate| matches!(fate, Fate::NotNow(_, words) if words.cause.is_throttling()));
     match then {
-        Then::GiveBack if is_all && job.can_wait(&crew.shared) => return Tried::NotAtAll,
+        Then::GiveBack if is_all && job.can_wait() => return Tried::NotAtAll,
         Then::GiveBack | Then::Settle => {}
         Then::DeferAll(time) => site.mark_down(Unreachable { diagnostic: why, is_permanent: false }, time),
     }
@@ -215,7 +208,7 @@ impl<Q: Queue, R: Resolver> Attempt<'_, '_, Q, R> {
 
     /// Returns `true` if the hosts of a route have published policies that are followed.
     fn is_published_for(&self, route: &Route) -> bool {
-        route.to == NextHop::Mx && !self.crew.shared.options.delivery.published.is_empty()
+        route.to == NextHop::Mx && !self.job.options.delivery.published.is_empty()
     }
 
     /// Returns `true` if the message leaves those policies aside (RFC 8689 section 5).
@@ -264,7 +257,7 @@ impl<Q: Queue, R: Resolver> Attempt<'_, '_, Q, R> {
         for guarded in ways {
             // The reason against the way before says nothing of this one.
             unreachable = found.missing.clone();
-            let way = match Way::of(&crew.shared, route, *guarded) {
+            let way = match Way::of(&self.job.options, route, *guarded) {
                 Ok(way) => way,
                 Err(why) => {
                     unreachable = Some(why);
@@ -281,7 +274,7 @@ impl<Q: Queue, R: Resolver> Attempt<'_, '_, Q, R> {
         let is_throttled = self.refused.as_ref().is_some_and(|(words, _)| words.cause.is_throttling());
         if let (Some(why), true, false) = (&unreachable, guard != Guard::Must && !leaves_aside, is_throttled) {
             debug!(site = site.name(), diagnostic = %why.diagnostic, "site marked down, no host reached");
-            site.mark_down(why.clone(), crew.shared.options.delivery.retry.down_for());
+            site.mark_down(why.clone(), self.job.options.delivery.retry.down_for());
         }
         unreachable
     }
@@ -312,10 +305,10 @@ impl<Q: Queue, R: Resolver> Attempt<'_, '_, Q, R> {
             }
             !comes_back
         });
-        let published = &shared.options.delivery.published;
+        let published = &self.job.options.delivery.published;
         let dialer = Dialer { listeners: shared.listeners.clone(), pulse: Arc::default() };
         let mut refused = self.refused.take();
-        let mut race = Race::new(&targets, dialer.clone(), way.options(shared));
+        let mut race = Race::new(&targets, dialer.clone(), way.options(shared, &self.job.options));
         let (mut fresh, had_delivered, mut is_reached) = (None, self.delivery.has_delivered(), false);
         while self.delivery.is_open() && !self.flow.is_over() {
             // An earlier server may have had the content.

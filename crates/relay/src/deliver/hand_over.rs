@@ -47,7 +47,7 @@ pub(super) async fn run<Q: Queue, R: Resolver>(
         return Tried::Settled(all(&why.diagnostic));
     }
     let pulse = Arc::<Pulse>::default();
-    let envelope = envelope(&crew.shared.options, job);
+    let envelope = envelope(&job.options, job);
     let source = Source { shared: &crew.shared, job, pulse: &pulse };
     let letter = AgentLetter {
         id: job.lease().message(),
@@ -62,23 +62,16 @@ pub(super) async fn run<Q: Queue, R: Resolver>(
         site.mark_silent();
     }
     match decided {
-        Ok(decisions) => settle(crew, site, job, agent, decisions, !flow.was_silent),
+        Ok(decisions) => settle(site, job, agent, decisions, !flow.was_silent),
         // It may have the message all the same: it gets it again.
         Err(gave_up) => {
             let why = given_up(agent.name(), gave_up);
-            conclude(crew, site, job, Signal::Lost, false, all(&why))
+            conclude(site, job, Signal::Lost, false, all(&why))
         }
     }
 }
 
-fn settle<Q: Queue, R: Resolver>(
-    crew: &Crew<Q, R>,
-    site: &Site,
-    job: &Job,
-    agent: &AgentHandle,
-    decisions: Vec<Decision>,
-    answers_soon: bool,
-) -> Tried {
+fn settle(site: &Site, job: &Job, agent: &AgentHandle, decisions: Vec<Decision>, answers_soon: bool) -> Tried {
     let (mut takes, mut refused, mut closed) = (false, None, None);
     let fate = |(index, decision): (usize, Decision)| match decision {
         Ok(accepted) => {
@@ -105,7 +98,7 @@ fn settle<Q: Queue, R: Resolver>(
     };
     let fates = decisions.into_iter().enumerate().map(fate).collect();
     if let Some(diagnostic) = closed {
-        let down_for = crew.shared.options.delivery.retry.down_for();
+        let down_for = job.options.delivery.retry.down_for();
         site.mark_down(Unreachable { diagnostic, is_permanent: false }, down_for);
     } else {
         site.mark_up();
@@ -116,7 +109,7 @@ fn settle<Q: Queue, R: Resolver>(
         None => Signal::Answered,
     };
     let proves = answers_soon && takes && job.outside.mail.reverse_path != ReversePath::Null;
-    conclude(crew, site, job, signal, proves, fates)
+    conclude(site, job, signal, proves, fates)
 }
 
 /// The envelope of the recipients that wait.

@@ -194,7 +194,7 @@ fn a_state_begins_with_what_remains_to_be_done() {
 #[test]
 fn a_recipient_with_two_actions_to_report_is_damaged() {
     let state = |flags| [&b"\x03\x01\0\0\0\x01\0\0\0\x0dRCPT TO:<a@b>"[..], &[flags, 0]].concat();
-    for (flags, is_good) in [(0, true), (4, true), (8 | 3, true), (16, true), (4 | 8, false), (32, false)] {
+    for (flags, is_good) in [(0, true), (4, true), (8 | 3, true), (16, true), (32, true), (4 | 8, false), (64, false)] {
         assert_eq!(decode_recipients(&state(flags)).is_ok(), is_good, "{flags}");
     }
 }

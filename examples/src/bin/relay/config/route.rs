@@ -226,9 +226,7 @@ pub(super) fn is_loopback(host: &str) -> bool {
 fn mx(value: &DeValue<'_>) -> Read<To> {
     match value.as_str() {
         Some("mx") => Ok(To::Mx),
-        Some(word) => {
-            Hop::read(word).map_or_else(|| Err(format!("`{word}` is no next hop")), |hop| hop.map(To::Hop))
-        }
+        Some(word) => Hop::read(word).map_or_else(|| Err(format!("`{word}` is no next hop")), |hop| hop.map(To::Hop)),
         None => Err(format!("it is {} and no next hop", kind(value))),
     }
 }

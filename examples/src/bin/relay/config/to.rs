@@ -7,7 +7,6 @@ use std::{
     sync::Arc,
 };
 
-use posthaste::client::tls::{Roots, verified_by};
 use posthaste::relay::{
     self,
     agent::{Maildir, Webhook},
@@ -22,7 +21,7 @@ use super::{
     lists,
     route::{Route, To},
     table::{Read, Table},
-    values,
+    tls, values,
 };
 
 /// A next hop that is no SMTP host.
@@ -56,7 +55,11 @@ impl Hop {
         let wrong = |error: &dyn std::fmt::Display| format!("`{text}`: {error}");
         if let Some(path) = text.strip_prefix("lmtp:unix:") {
             let is_path = path.starts_with('/') && !path.contains(char::is_control);
-            return Some(is_path.then(|| Self::Socket(path.to_owned())).ok_or_else(|| wrong(&"the path of a socket begins with /")));
+            return Some(
+                is_path
+                    .then(|| Self::Socket(path.to_owned()))
+                    .ok_or_else(|| wrong(&"the path of a socket begins with /")),
+            );
         }
         if let Some(host) = text.strip_prefix("lmtp:") {
             return Some(values::host_and_port_of(host).map(|(name, port)| Self::Lmtp(name, port)));
@@ -67,10 +70,9 @@ impl Hop {
         }
         if text.starts_with("https:") || text.starts_with("http:") {
             // The secret and the authorities come later. Neither has a part in what is wrong here.
-            let config = verified_by(Roots::empty()).map_err(|error| wrong(&error));
-            let made = config.and_then(|config| {
-                Webhook::with_config(text, [0; LEAST], &config).map_err(|error| wrong(&error))
-            });
+            let config = tls::any().map_err(|error| wrong(&error));
+            let made = config
+                .and_then(|config| Webhook::with_config(text, [0; LEAST], &config).map_err(|error| wrong(&error)));
             return Some(made.map(|_| Self::Webhook(text.to_owned())));
         }
         None
@@ -78,7 +80,11 @@ impl Hop {
 
     /// What the relay takes. `None`: the webhook has no secret or no authorities, an error that was
     /// found before.
-    pub(super) fn route(&self, secret: Option<&SecretFile>, config: Option<&Arc<ClientConfig>>) -> Option<relay::Route> {
+    pub(super) fn route(
+        &self,
+        secret: Option<&SecretFile>,
+        config: Option<&Arc<ClientConfig>>,
+    ) -> Option<relay::Route> {
         Some(match self {
             Self::Lmtp(name, port) => relay::Route::lmtp([(name.clone(), *port)]),
             Self::Socket(path) => relay::Route::lmtp_unix(path),
