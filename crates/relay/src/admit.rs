@@ -335,6 +335,25 @@ mod tests {
         }
     }
 
+    #[test]
+    fn requiretls_mail_is_taken_where_no_network_carries_it() {
+        let agent = || Route::agent("all", crate::agent::Maildir::new("/m/{local}").unwrap());
+        for (route, reply) in [
+            (agent(), "250"),
+            (Route::lmtp_unix("/run/lmtp"), "250"),
+            (Route::lmtp([("hop.test", 24)]), "550 5.7.1"),
+            (Route::lmtp([("unix:/run/lmtp", 0), ("hop.test", 24)]), "550 5.7.1"),
+        ] {
+            let mut options = options(&[]);
+            options.routes = RouteTable::all(route);
+            assert_eq!(said(&options, TRUSTED, "<s@s.test> REQUIRETLS", "<a@b.test>"), reply);
+        }
+        // What can only fail is refused here.
+        let mut options = options(&[]);
+        options.routes = RouteTable::all(agent());
+        assert_eq!(said(&options, TRUSTED, "<s@s.test>", "<\"../a\"@b.test>"), "550 5.1.1");
+    }
+
     fn allowed(options: &RelayOptions, client: &str, path: &str) -> bool {
         path.parse::<Rcpt>().is_ok_and(|rcpt| admit(options, client, &envelope("<>").mail, &rcpt).is_ok())
     }

@@ -22,10 +22,10 @@ use super::{Agent, AgentLetter, Decision, TemplateError, template::Template};
 /// and on stable storage.
 ///
 /// A path such as `/var/mail/{domain}/{local}` names the maildir of a mailbox. The domain is in
-/// lower case and A-labels, the local-part in lower case. A mailbox whose folder would be elsewhere,
-/// or cannot be, is refused with 550: with `/` in its local-part, with a dot at its beginning, or
-/// with more than 255 octets. The folders before the first placeholder must be there. Those below
-/// are made, with `tmp`, `new` and `cur`, for any mailbox that mail comes to: let
+/// lower case and A-labels, the local-part in lower case. A mailbox whose folder would be
+/// elsewhere, or cannot be, is refused with 550: with `/` in its local-part, with a dot at its
+/// beginning, or with more than 255 octets. The folders before the first placeholder must be there.
+/// Those below are made, with `tmp`, `new` and `cur`, for any mailbox that mail comes to: let
 /// [`Recipients`](crate::Recipients) know the mailboxes. They belong to the user of this process,
 /// and nobody else may read them.
 ///

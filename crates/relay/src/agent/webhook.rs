@@ -40,8 +40,8 @@ use tokio_rustls::TlsConnector;
 
 use super::{Agent, AgentContent, AgentLetter, Decision};
 
-/// Hands mail to an HTTP server: one POST for each message, with the content as it came as its body,
-/// of the type `message/rfc822`.
+/// Hands mail to an HTTP server: one POST for each message, with the content as it came as its
+/// body, of the type `message/rfc822`.
 ///
 /// The URL begins with `https://`: the certificate must be valid for its host. `http://` is taken
 /// for a host of this machine alone, `localhost` or a loopback address. The server is asked over
@@ -51,12 +51,12 @@ use super::{Agent, AgentContent, AgentLetter, Decision};
 ///
 /// - `X-Posthaste-Envelope` is JSON in ASCII, such as
 ///   `{"id":"1a2b","from":"a@b.test","to":["c@d.test"],"age":3}`. `from` is empty for a report,
-///   `age` has the seconds since the message was accepted. A message with the same id and recipients
-///   may come again: if the answer was lost, and after a crash. Recipients are in several requests if
-///   their names have more than 4 KiB.
-/// - `X-Posthaste-Signature` is `t=SECONDS,v1=HEX`: the time since 1970, and an HMAC-SHA256 with the
-///   secret over `SECONDS.ENVELOPE.BODY`, as they are in the request. The server should refuse other
-///   signatures, and times that are more than 5 minutes away.
+///   `age` has the seconds since the message was accepted. A message with the same id and
+///   recipients may come again: if the answer was lost, and after a crash. Recipients are in
+///   several requests if their names have more than 4 KiB.
+/// - `X-Posthaste-Signature` is `t=SECONDS,v1=HEX`: the time since 1970, and an HMAC-SHA256 with
+///   the secret over `SECONDS.ENVELOPE.BODY`, as they are in the request. The server should refuse
+///   other signatures, and times that are more than 5 minutes away.
 ///
 /// | status | what follows for the recipients |
 /// |---|---|

@@ -108,8 +108,8 @@ impl Hop {
 }
 
 impl SecretFile {
-    /// Takes the key with the file's name, and reads the file. `None` inside: it has a mistake, which
-    /// is now a finding.
+    /// Takes the key with the file's name, and reads the file. `None` inside: it has a mistake,
+    /// which is now a finding.
     pub(super) fn read(table: &mut Table<'_>, folder: &Path, findings: &mut Findings) -> Option<At<Option<Self>>> {
         let name = table.take("secret_file", findings, values::path)?;
         let path = folder.join(&name.value);
@@ -130,6 +130,9 @@ fn secret(file: &Path) -> Read<Secret<String>> {
     let text = lists::text(file, LONGEST)?;
     let line = text.strip_suffix('\n').unwrap_or(&text);
     let line = line.strip_suffix('\r').unwrap_or(line);
+    if line.contains(['\r', '\n']) {
+        return Err(format!("{name} has more than one line"));
+    }
     match line.len() {
         octets if octets < LEAST => Err(format!("{name} has a secret of {octets} octets, at least {LEAST} are needed")),
         _ => Ok(Secret::new(line.to_owned())),
