@@ -33,6 +33,7 @@ mod silence;
 mod strangers;
 mod support;
 mod throttling;
+mod truth;
 mod unrecordable;
 #[cfg(feature = "webhook")]
 mod webhooks;
