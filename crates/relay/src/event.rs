@@ -20,8 +20,8 @@ use tracing::{error, info, warn};
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Diagnostic {
-    /// The host that said it, or the agent, or the Unix socket. `None`: the relay found it. What has
-    /// a colon, and is no address literal, is no host, and reports do not name it.
+    /// The host that said it, or the agent, or the Unix socket. `None`: the relay found it. What
+    /// has a colon, and is no address literal, is no host, and reports do not name it.
     pub remote: Option<String>,
     /// The enhanced status code of the reply. If the reply has none: the one that fits.
     pub status: EnhancedCode,

@@ -42,8 +42,9 @@ pub trait Routes: Send + Sync + 'static {
     /// The answer serves the domain's deliveries for a minute. So a change of routes applies to
     /// queued mail too.
     ///
-    /// Deliveries with an equal route share their connections and limits. Routes to agents are equal
-    /// if their [handle](AgentHandle) is the same. A route may have 16 KiB of hosts, about 300. Beyond it the route counts as one that cannot be found now.
+    /// Deliveries with an equal route share their connections and limits. Routes to agents are
+    /// equal if their [handle](AgentHandle) is the same. A route may have 16 KiB of hosts,
+    /// about 300. Beyond it the route counts as one that cannot be found now.
     ///
     /// # Errors
     /// The route cannot be found now. The error is logged. RCPT is refused with 451, and mail that

@@ -139,7 +139,7 @@ fn secret(file: &Path) -> Read<Secret<String>> {
     }
 }
 
-/// Whether the next hops are there, and have what they need.
+/// Looks whether the next hops are there, and have what they need.
 pub(super) fn check(file: &File, findings: &mut Findings) {
     for route in &file.routes {
         let Some(to) = &route.to else { continue };
