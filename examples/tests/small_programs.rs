@@ -22,7 +22,7 @@ use support::client::Smtp;
 use support::program::Program;
 use support::relay::{Config, Relay};
 use support::sink::Sink;
-use support::{PATIENCE, certificate, wait_for};
+use support::{PATIENCE, certificate, free_port, wait_for};
 
 const LETTER: &str = "Subject: x\r\n\r\nHello\r\n";
 
@@ -178,7 +178,7 @@ async fn lmtp_maildir_decides_about_each_recipient() {
 /// The relay as a process, an LMTP server of another, and folders.
 #[test]
 fn the_relay_delivers_to_lmtp_and_to_maildirs() {
-    let mut relay = Relay::prepare(&Config::default());
+    let mut relay = Relay::prepare(&Config { next_hops: vec![free_port()], ..Config::default() });
     let mail = relay.folder().join("mail");
     for part in ["jo/tmp", "jo/new", "jo/cur"] {
         fs::create_dir_all(mail.join(part)).unwrap();
@@ -193,8 +193,8 @@ fn the_relay_delivers_to_lmtp_and_to_maildirs() {
         mail.display()
     );
     let text = fs::read_to_string(relay.config()).unwrap();
-    let (before, _) = text.split_once("[[route]]").unwrap();
-    fs::write(relay.config(), format!("{before}{routes}")).unwrap();
+    let (before, after) = text.split_once("[[route]]").unwrap();
+    fs::write(relay.config(), format!("{before}{routes}[[route]]{after}")).unwrap();
     relay.start_again();
     for (to, folder) in [("jo@lmtp.test", "jo/new"), ("Amy@maildir.test", "maildir.test/amy/new")] {
         let mut client = Smtp::ehlo(relay.port);
@@ -361,7 +361,7 @@ async fn relay_lookups_takes_mail_from_users_and_for_mailboxes_it_looked_up() {
     let sent = user.send("jo@app.test", ["you@b.test", "amy@app.test"], LETTER).await.unwrap();
     assert!(replies(&sent)[0].starts_with("250 "), "{:?}", replies(&sent));
     assert_eq!(replies(&sent)[1], "550 5.1.1 No such mailbox");
-    wait_for("the user's message", support::PATIENCE, || next_hop.line().contains("<you@b.test>").then_some(()));
+    wait_for("the user's message", PATIENCE, || next_hop.line().contains("<you@b.test>").then_some(()));
 }
 
 #[test]
