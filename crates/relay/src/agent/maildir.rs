@@ -26,9 +26,8 @@ use super::{Agent, AgentLetter, Decision, TemplateError, template::Template};
 /// elsewhere, or cannot be, is refused with 550: with `/` in its local-part, with a dot at its
 /// beginning, or with more than 255 octets. The folders before the first placeholder must be there.
 /// Those below are made, with `tmp`, `new` and `cur`, for any mailbox that mail comes to: let
-/// [`Recipients`](crate::Recipients) know the mailboxes. They belong to the user of this process,
-/// and no other user may
-/// read them.
+/// [`Recipients`](crate::Recipients) know the mailboxes. The folders belong to the user of this
+/// process, and no other user may read them.
 ///
 /// A message is written in `tmp`, synced, and moved to `new`, which is synced too. The file begins
 /// with `Return-Path` and `Delivered-To`, and is otherwise as the message came, with CRLF. After a

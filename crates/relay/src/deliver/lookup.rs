@@ -15,9 +15,10 @@ use super::{
     flow::{PARK_AFTER, until_given_up},
     places::{Bounds, SILENT_FOR},
     site::{Site, Unreachable},
+    weights::{Weight, Weights},
     worker::Crew,
 };
-use crate::{Diagnostic, NextHop, Route, route, shared::Shared};
+use crate::{Diagnostic, HostGroup, NextHop, Route, WeightedHost, route, shared::Shared};
 
 /// The most look-ups at once. `moving` are those that are answered soon or were asked just now;
 /// half of them are kept for sites that answered lately. `silent` are those whose name servers are
@@ -30,6 +31,8 @@ const LOOKUP: Duration = Duration::from_secs(30);
 #[derive(Debug)]
 pub(super) struct Found {
     pub(super) servers: Servers,
+    /// In what order each attempt tries them.
+    pub(super) weights: Weights,
     /// Why the other hosts have no address. `None`: there are no others.
     pub(super) missing: Option<Unreachable>,
 }
@@ -110,27 +113,33 @@ async fn ask<Q: Queue, R: Resolver>(
     let options = shared.options();
     let (delivery, own_name) = (&options.delivery, options.host_name.as_str());
     let is_mx = route.to == NextHop::Mx;
+    let mut weights = Weights::default();
     let servers = match &route.to {
-        NextHop::Hosts(hosts) => {
+        NextHop::Hosts(groups) => {
             let preferences = (0..=u16::MAX).chain(std::iter::repeat(u16::MAX));
-            let named_host = |((host, port), preference): (&(String, u16), u16)| NamedHost {
-                name: mx::ascii_name(host).into(),
-                port: *port,
-                preference,
-            };
-            let (sockets, named): (Vec<_>, Vec<_>) =
-                hosts.iter().zip(preferences).partition(|((host, _), _)| route::socket(host).is_some());
-            let named: Vec<_> = named.into_iter().map(named_host).collect();
+            let (mut named, mut sockets) = (Vec::new(), Vec::new());
+            for (HostGroup(hosts), preference) in groups.iter().zip(preferences) {
+                for WeightedHost { name, port, weight } in hosts {
+                    let socket = route::socket(name);
+                    let own: Arc<str> =
+                        if socket.is_some() { name.as_str().into() } else { mx::ascii_name(name).into() };
+                    let port = if socket.is_some() { 0 } else { *port };
+                    if hosts.len() > 1 {
+                        weights.push(Weight { name: Arc::clone(&own), port, weight: *weight });
+                    }
+                    match socket {
+                        Some(path) => sockets.push(Target::new(own, Path::new(path), preference)),
+                        None => named.push(NamedHost { name: own, port, preference }),
+                    }
+                }
+            }
             let mut servers = mx::servers(&shared.resolver, &named, true).await;
-            let target = |((host, _), preference): (&(String, u16), u16)| {
-                route::socket(host).map(|path| Target::new(host.as_str(), Path::new(path), preference))
-            };
-            servers.targets.extend(sockets.into_iter().filter_map(target));
+            servers.targets.append(&mut sockets);
             servers.targets.sort_by_key(|target| target.preference);
             servers
         }
-        // It has no hosts, and is not asked for them.
-        NextHop::Agent(_) => Servers::default(),
+        // No site has such a route, or looks for hosts.
+        NextHop::Agent(_) | NextHop::Refuse(_) | NextHop::Discard | NextHop::Hold => Servers::default(),
         NextHop::Mx => {
             let domain = Domain::parse(domain).map_err(|_| unresolved(&MxError::NoHost))?;
             let to = (delivery.mx_port, delivery.allow_private);
@@ -150,7 +159,7 @@ async fn ask<Q: Queue, R: Resolver>(
     match missing {
         Some(why) if servers.targets.is_empty() => Err(why),
         None if servers.targets.is_empty() => Err(unresolved(&MxError::NoHost)),
-        missing => Ok(Found { servers, missing }),
+        missing => Ok(Found { servers, weights, missing }),
     }
 }
 

@@ -62,7 +62,7 @@ impl Hop {
             );
         }
         if let Some(host) = text.strip_prefix("lmtp:") {
-            return Some(values::host_and_port_of(host).map(|(name, port)| Self::Lmtp(name, port)));
+            return Some(values::host_and_port(host).map(|(name, port)| Self::Lmtp(name, port)));
         }
         if let Some(path) = text.strip_prefix("maildir:") {
             let maildir = Maildir::new(path).map_err(|error| wrong(&error));
@@ -94,6 +94,15 @@ impl Hop {
                 relay::Route::agent(url, webhook)
             }
         })
+    }
+
+    /// As the file has it.
+    pub(super) fn text(&self) -> String {
+        match self {
+            Self::Lmtp(name, port) => format!("lmtp:{name}:{port}"),
+            Self::Socket(path) => format!("lmtp:unix:{path}"),
+            Self::Maildir(text, _) | Self::Webhook(text) => text.clone(),
+        }
     }
 
     /// Returns `true` if it is reached over TLS that proves its name.
