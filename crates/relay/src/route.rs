@@ -15,8 +15,8 @@ use crate::{
     agent::{Agent, AgentHandle},
 };
 
-/// Finds the route of mail. [`RouteTable`] does so in memory; an application's own implementation
-/// may ask a database.
+/// Finds the route of mail. [`RouteTable`](crate::RouteTable) does so in memory; an application's
+/// own implementation may ask a database.
 ///
 /// ```
 /// use std::sync::Arc;
