@@ -32,6 +32,7 @@ mod domains;
 mod due;
 mod fit;
 mod flow;
+mod hand_over;
 mod job;
 mod letter;
 mod lookup;

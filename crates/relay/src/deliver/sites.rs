@@ -13,7 +13,7 @@ use super::{
     places::Standing,
     site::{Leads, Site, Worth},
 };
-use crate::{HostGroup, NextHop, Route, SiteState, WeightedHost, rule::key_parts};
+use crate::{HostGroup, NextHop, Route, SiteState, WeightedHost, route, rule::key_parts};
 
 /// The number of sites above which sites without work are forgotten.
 const SITES: usize = 1_024;
@@ -129,8 +129,12 @@ fn name(route: &Route) -> String {
     match &route.to {
         NextHop::Hosts(groups) => {
             let first = groups.iter().find_map(|HostGroup(hosts)| hosts.first());
-            first.map_or_else(String::new, |WeightedHost { name, port, .. }| format!("{name}:{port}"))
+            first.map_or_else(String::new, |WeightedHost { name, port, .. }| match route::socket(name) {
+                Some(_) => name.clone(),
+                None => format!("{name}:{port}"),
+            })
         }
+        NextHop::Agent(agent) => agent.name().to_owned(),
         NextHop::Discard => "discard".to_owned(),
         NextHop::Mx | NextHop::Refuse(_) | NextHop::Hold => String::new(),
     }

@@ -95,7 +95,8 @@ async fn prepare<Q: Queue, R: Resolver>(crew: &Crew<Q, R>, site: &Site, is_conne
     if site.down().is_some() || route.to == NextHop::Discard {
         return;
     }
-    if !is_connected && site.shelf.is_empty() {
+    let has_hosts = !matches!(route.to, NextHop::Agent(_));
+    if has_hosts && !is_connected && site.shelf.is_empty() {
         *place = None;
         if lookup::find(crew, site, route, ASKED_NOW).await.is_err() {
             return;
