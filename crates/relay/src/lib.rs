@@ -22,6 +22,7 @@ mod route;
 mod shared;
 mod sign;
 mod sites;
+mod submission;
 mod trace;
 
 pub use accounts::{AccountError, AccountTable, Accounts};
@@ -39,6 +40,7 @@ pub use route::{NextHop, Route, RouteError, RouteQuery, RouteTable, Routes};
 #[cfg(feature = "dkim")]
 pub use sign::{DkimOptions, SignFor, SignatureError, Unsignable};
 pub use sites::{Resting, SiteState};
+pub use submission::{SenderRule, SenderTable, Senders, SubmissionOptions, TagField, TagFieldError};
 
 #[cfg(feature = "dkim")]
 pub use posthaste_auth as auth;

@@ -35,6 +35,8 @@ pub(crate) struct Origin {
     pub(crate) tls_not_required: bool,
     /// The fields that stand before its content.
     pub(crate) front: Bytes,
+    /// The campaign that a trusted client has named.
+    pub(crate) tag: Option<String>,
 }
 
 /// Why the envelope of a message cannot be recorded.

@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 use posthaste_client::{Published, rustls::ClientConfig, session::client::ClientTimeouts};
 use posthaste_server::wire::{Domain, Mailbox};
 
-use crate::{AccountTable, PolicyTable, RetrySchedule, RouteTable};
+use crate::{AccountTable, PolicyTable, RetrySchedule, RouteTable, SubmissionOptions};
 
 /// The settings of a relay. Make them with [`RelayOptions::new`], then assign fields.
 #[derive(Debug, Clone)]
@@ -30,6 +30,8 @@ pub struct RelayOptions {
     /// section 4.5.1). It is in ASCII, at another domain. Default `None`: that mail is treated like
     /// all mail for our name.
     pub postmaster: Option<Mailbox>,
+    /// The rules for submitted mail. Default: none.
+    pub submission: SubmissionOptions,
     /// The messages that get the fields that they lack. Default: those of clients that have logged
     /// in.
     pub add_fields: AddFields,
@@ -38,7 +40,8 @@ pub struct RelayOptions {
     pub dkim: Option<crate::DkimOptions>,
     /// The number of Received fields at which a message counts as a loop: 554 5.4.6. Default 100
     /// (RFC 5321 section 6.3). A message with four Received fields by
-    /// [`host_name`](Self::host_name) is a loop too.
+    /// [`host_name`](Self::host_name) is a loop too, and so is one with four Delivered-To fields
+    /// that name the same address.
     pub max_hops: usize,
 }
 
@@ -157,6 +160,7 @@ impl RelayOptions {
             routes: RouteTable::default(),
             delivery: DeliveryOptions::default(),
             postmaster: None,
+            submission: SubmissionOptions::default(),
             add_fields: AddFields::default(),
             #[cfg(feature = "dkim")]
             dkim: None,

@@ -138,7 +138,7 @@ impl FromStr for MailboxPattern {
 }
 
 /// A mailbox as the set has it: its local-part without quotes.
-fn key(mailbox: &Mailbox, domain: &str) -> String {
+pub(crate) fn key(mailbox: &Mailbox, domain: &str) -> String {
     format!("{}@{domain}", mailbox.unquoted_local_part().to_lowercase())
 }
 

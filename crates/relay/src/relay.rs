@@ -22,7 +22,7 @@ use thiserror::Error;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    Accounts, Event, Observer, Policy, Recipients, RelayOptions, RelayService, Routes, SiteState, Totals,
+    Accounts, Event, Observer, Policy, Recipients, RelayOptions, RelayService, Routes, Senders, SiteState, Totals,
     TracingObserver, deliver,
     event::Counting,
     future_release,
@@ -100,6 +100,13 @@ impl<Q: Queue, R: Resolver> RelayBuilder<Q, R> {
     /// Sets the look-up of routes, in place of [`RelayOptions::routes`].
     pub fn routes(mut self, routes: impl Routes) -> Self {
         self.hooks.routes = Some(Box::new(routes));
+        self
+    }
+
+    /// Sets the look-up of the addresses that users may send from, in place of
+    /// [`SubmissionOptions::senders`](crate::SubmissionOptions::senders).
+    pub fn senders(mut self, senders: impl Senders) -> Self {
+        self.hooks.senders = Some(Box::new(senders));
         self
     }
 

@@ -27,6 +27,7 @@ mod require_tls;
 mod signatures;
 mod silence;
 mod strangers;
+mod submission;
 mod support;
 mod throttling;
 mod unrecordable;
