@@ -17,8 +17,9 @@ use posthaste_server::{
 use tracing::error;
 
 use crate::{
-    AddFields, Event,
+    AddFields, Event, RelayOptions,
     admit::admit,
+    hooks::Hooks,
     message::{Named, Origin, OutsideError, new_message, terms, whole_len},
     opening::Opening,
     record::by_after,
@@ -35,6 +36,8 @@ pub struct RelayService<Q, R>(pub(crate) Arc<Shared<Q, R>>);
 /// One connection of a [`RelayService`].
 pub struct RelayHandler<Q: Queue, R> {
     shared: Arc<Shared<Q, R>>,
+    /// The options, taken at MAIL for all of the transaction.
+    options: Arc<RelayOptions>,
     /// Room in the queue, taken before the client may send the content.
     draft: Option<Q::Draft>,
     /// When the transaction began: the time of BY counts from then.
@@ -53,6 +56,7 @@ impl<Q: Queue, R: Resolver> Service for RelayService<Q, R> {
     async fn connect(&self, _: &Context) -> Result<RelayHandler<Q, R>, Refusal> {
         Ok(RelayHandler {
             shared: Arc::clone(&self.0),
+            options: self.0.options(),
             draft: None,
             began: Instant::now(),
             named: Named::default(),
@@ -70,17 +74,18 @@ impl<Q: Queue, R> std::fmt::Debug for RelayHandler<Q, R> {
 
 impl<Q: Queue, R: Resolver> Handler for RelayHandler<Q, R> {
     async fn scram_key(&mut self, cx: &Context, user: &ScramUser) -> Result<Option<ScramKey>, SaslError> {
-        self.shared.hooks.key(&self.shared.options, cx, user).await
+        self.shared.hooks.key(&self.shared.options(), cx, user).await
     }
 
     fn unknown_users(&self) -> Option<UnknownUsers> {
-        self.shared.hooks.unknown_users(&self.shared.options)
+        self.shared.hooks.unknown_users(&self.shared.options())
     }
 
     async fn mail(&mut self, cx: &Context, mail: &Mail) -> Result<(), Refusal> {
         self.began = Instant::now();
         self.named = Named::default();
-        self.trusted = self.shared.hooks.trusts(&self.shared.options, cx).await?;
+        self.options = self.shared.options();
+        self.trusted = self.shared.hooks.trusts(&self.options, cx).await?;
         self.admit_sender(cx, mail).await?;
         let held = mail.hold.as_ref().map_or(i64::MIN, |hold| match hold {
             Hold::For(seconds) => i64::from(*seconds),
@@ -103,8 +108,7 @@ impl<Q: Queue, R: Resolver> Handler for RelayHandler<Q, R> {
 
     async fn rcpt(&mut self, cx: &Context, rcpt: &Rcpt) -> Result<(), Refusal> {
         let Some(envelope) = &cx.envelope else { return Err(LOCAL_ERROR) };
-        let Shared { options, hooks, .. } = &*self.shared;
-        admit(options, hooks, cx, self.trusted, &envelope.mail, rcpt).await?;
+        admit(&self.options, &self.shared.hooks, cx, self.trusted, &envelope.mail, rcpt).await?;
         // RFC 5321 section 4.5.3.1.10: the client sends to the others in another transaction.
         let too_many = refusal!("452 4.5.3 Too many recipients, send to the others separately");
         if self.named.add(rcpt) { Ok(()) } else { Err(too_many) }
@@ -119,14 +123,14 @@ impl<Q: Queue, R: Resolver> Handler for RelayHandler<Q, R> {
     async fn message(&mut self, cx: &Context, mut envelope: Envelope, mut body: Body<'_>) -> Result<Accepted, Refusal> {
         let peer = &cx.peer;
         let Some(mut draft) = self.draft.take() else { return Err(LOCAL_ERROR) };
-        let shared = Arc::clone(&self.shared);
+        let (shared, options) = (Arc::clone(&self.shared), Arc::clone(&self.options));
         let asked = envelope.mail.mt_priority;
         envelope.mail.mt_priority = asked.map(|asked| self.priority(asked));
         let lowered = envelope.mail.mt_priority.filter(|priority| asked != Some(*priority));
-        let own_name = &shared.options.host_name;
+        let own_name = &options.host_name;
         let field = ReceivedField::of(cx, &envelope).by(own_name).with_id(draft.id()).with_recipient();
         let (trace, client) = (field.to_string(), field.client());
-        let reads = Reads::of(&shared.options, &shared.hooks, cx, self.trusted);
+        let reads = Reads::of(&options, &shared.hooks, cx, self.trusted);
         let mut opening = None;
         let (mut tag, mut came) = (None, 0_u64);
         if self.adds_fields(peer) || reads.any() {
@@ -153,7 +157,7 @@ impl<Q: Queue, R: Resolver> Handler for RelayHandler<Q, R> {
                     opening = Some(front);
                     continue;
                 };
-                tag = read(&shared, cx, reads, &mut front, &inspector).await?;
+                tag = read(&options, &shared.hooks, cx, reads, &mut front, &inspector).await?;
                 let front = front.write(&inspector, false, own_name, draft.id());
                 write_opening(&mut draft, &mut signing, front).await?;
                 piece = unheld;
@@ -166,11 +170,11 @@ impl<Q: Queue, R: Resolver> Handler for RelayHandler<Q, R> {
         }
         inspector.end();
         if let Some(mut front) = opening {
-            tag = read(&shared, cx, reads, &mut front, &inspector).await?;
+            tag = read(&options, &shared.hooks, cx, reads, &mut front, &inspector).await?;
             let front = front.write(&inspector, true, own_name, draft.id());
             write_opening(&mut draft, &mut signing, front).await?;
         }
-        if inspector.is_loop(shared.options.max_hops) {
+        if inspector.is_loop(options.max_hops) {
             return Err(refusal!("554 5.4.6 Too many hops, this is a loop"));
         }
         let front = signing.finish(draft.id()).await.map_err(SignatureError::into_refusal)?;
@@ -187,7 +191,7 @@ impl<Q: Queue, R: Resolver> Handler for RelayHandler<Q, R> {
                 return Err(refusal!("554 5.4.7 The time that was given for the delivery is over"));
             }
         }
-        self.shared.options.forward_postmaster(Some(peer), &mut envelope);
+        options.forward_postmaster(Some(peer), &mut envelope);
         let recipients = envelope.recipients.len();
         let all_ascii = !inspector.eight_bit;
         // RFC 8689 section 5: REQUIRETLS counts more than the field.
@@ -195,7 +199,7 @@ impl<Q: Queue, R: Resolver> Handler for RelayHandler<Q, R> {
         let trusted = self.trusted;
         let client = Some(client);
         let origin = Origin { client, all_ascii, trusted, returns_whole: false, tls_not_required, front, tag };
-        let message = message(&self.shared.options.host_name, peer, &envelope, origin).map_err(|error| {
+        let message = message(own_name, peer, &envelope, origin).map_err(|error| {
             error!(%error, "envelope cannot be recorded");
             LOCAL_ERROR
         })?;
@@ -215,7 +219,7 @@ impl<Q: Queue, R: Resolver> Handler for RelayHandler<Q, R> {
 impl<Q: Queue, R> RelayHandler<Q, R> {
     /// Returns `true` if messages of this client get the fields that they lack.
     fn adds_fields(&self, peer: &Peer) -> bool {
-        match self.shared.options.add_fields {
+        match self.options.add_fields {
             AddFields::Never => false,
             AddFields::Submitted => peer.identity.is_some(),
             AddFields::Trusted => self.trusted,
@@ -224,7 +228,7 @@ impl<Q: Queue, R> RelayHandler<Q, R> {
 
     /// Takes or refuses the sender of a client, and what MAIL says of the size.
     async fn admit_sender(&mut self, cx: &Context, mail: &Mail) -> Result<(), Refusal> {
-        let Shared { options, hooks, .. } = &*self.shared;
+        let (options, hooks) = (&*self.options, &self.shared.hooks);
         self.most = hooks.message_size(options, cx, self.trusted).await?;
         if mail.size.zip(self.most).is_some_and(|(size, most)| size > most) {
             return Err(TOO_LARGE);
@@ -255,8 +259,9 @@ fn message(own_name: &Domain, peer: &Peer, envelope: &Envelope, origin: Origin) 
 
 /// Checks the header that was held, and takes the tag out of it. On the heap: most messages have no
 /// header that is read.
-async fn read<Q: Queue, R>(
-    shared: &Shared<Q, R>,
+async fn read(
+    options: &RelayOptions,
+    hooks: &Hooks,
     cx: &Context,
     reads: Reads,
     front: &mut Opening,
@@ -267,7 +272,7 @@ async fn read<Q: Queue, R>(
     }
     let mut none = BytesMut::new();
     let header = front.header(inspector).unwrap_or(&mut none);
-    Box::pin(submission::read(&shared.options, &shared.hooks, cx, reads, header)).await
+    Box::pin(submission::read(options, hooks, cx, reads, header)).await
 }
 
 /// Writes the Received field, which is not signed, and the pieces after it, which are.
