@@ -35,6 +35,7 @@ pub use policy::{Policy, PolicyTable, Recipients};
 pub use receive::{RelayHandler, RelayService};
 pub use recipients::{MailboxPattern, MailboxPatternError, MailboxSet, RecipientTable};
 pub use relay::{Relay, RelayBuilder, SubmitError};
+pub use report::{ReportKind, ReportWords, TemplateError};
 pub use retry::RetrySchedule;
 pub use route::{NextHop, Route, RouteError, RouteQuery, RouteTable, Routes};
 #[cfg(feature = "dkim")]

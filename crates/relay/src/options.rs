@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 use posthaste_client::{Published, rustls::ClientConfig, session::client::ClientTimeouts};
 use posthaste_server::wire::{Domain, Mailbox};
 
-use crate::{AccountTable, PolicyTable, RetrySchedule, RouteTable, SubmissionOptions};
+use crate::{AccountTable, PolicyTable, ReportWords, RetrySchedule, RouteTable, SubmissionOptions};
 
 /// The settings of a relay. Make them with [`RelayOptions::new`], then assign fields.
 #[derive(Debug, Clone)]
@@ -32,6 +32,8 @@ pub struct RelayOptions {
     pub postmaster: Option<Mailbox>,
     /// The rules for submitted mail. Default: none.
     pub submission: SubmissionOptions,
+    /// The words of reports to senders. Default: English.
+    pub report_words: ReportWords,
     /// The messages that get the fields that they lack. Default: those of clients that have logged
     /// in.
     pub add_fields: AddFields,
@@ -130,6 +132,10 @@ pub struct DeliveryOptions {
     /// content. All these reports together have no more octets than the messages, plus 16 KiB an
     /// hour.
     pub stranger_reports: u32,
+    /// The most reports an hour to one sender about messages from clients that are trusted, such as
+    /// a user whose password was stolen. Default `None`: any number. Beyond it no report is sent,
+    /// and [`Event::NotReported`](crate::Event::NotReported) says so.
+    pub trusted_reports: Option<u32>,
     /// The published policies about TLS that mail by MX follows: DANE and MTA-STS. Default: none.
     pub published: Published,
     /// How long a delivery is leased from the queue. The lease is extended while the delivery runs.
@@ -161,6 +167,7 @@ impl RelayOptions {
             delivery: DeliveryOptions::default(),
             postmaster: None,
             submission: SubmissionOptions::default(),
+            report_words: ReportWords::default(),
             add_fields: AddFields::default(),
             #[cfg(feature = "dkim")]
             dkim: None,
@@ -184,6 +191,7 @@ impl Default for DeliveryOptions {
             verified_tls: None,
             return_at_most: 1 << 20,
             stranger_reports: 100,
+            trusted_reports: None,
             published: Published::default(),
             lease: Duration::from_secs(300),
             drain: Duration::from_secs(30),

@@ -23,8 +23,10 @@ pub(crate) struct Shared<Q, R> {
     pub(crate) events: Counting,
     /// The signatures of what is taken, and of reports.
     pub(crate) signatures: Signatures,
-    /// The reports that senders without trust may still get.
+    /// The reports that senders of clients without trust may still get.
     pub(crate) reports: Budget,
+    /// The same for clients that are trusted, if the options bound them.
+    pub(crate) trusted_reports: Budget,
     /// Permits to write a report: each holds in memory what it returns.
     pub(crate) reporting: Semaphore,
     pub(crate) listeners: Listeners,
@@ -42,7 +44,7 @@ const REPORTS_AT_ONCE: usize = 8;
 impl<Q, R> Shared<Q, R> {
     pub(crate) fn new(queue: Q, resolver: R, options: RelayOptions, hooks: Hooks, events: Counting) -> Self {
         let signatures = Signatures::new(&options);
-        let reports = Budget::new(options.delivery.stranger_reports);
+        let (reports, trusted_reports) = (Budget::new(), Budget::new());
         let (reporting, listeners) = (Semaphore::new(REPORTS_AT_ONCE), Listeners::default());
         Self {
             queue,
@@ -52,6 +54,7 @@ impl<Q, R> Shared<Q, R> {
             events,
             signatures,
             reports,
+            trusted_reports,
             reporting,
             listeners,
             sites: KnownSites::default(),
