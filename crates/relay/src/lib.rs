@@ -24,6 +24,9 @@ mod sign;
 mod sites;
 mod submission;
 mod trace;
+#[cfg(any(doc, doctest))]
+#[doc = include_str!("../WHAT_HAPPENS.md")]
+pub mod what_happens {}
 
 pub use accounts::{AccountError, AccountTable, Accounts};
 pub use deliver::Cause;

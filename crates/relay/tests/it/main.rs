@@ -30,4 +30,5 @@ mod strangers;
 mod submission;
 mod support;
 mod throttling;
+mod truth;
 mod unrecordable;
