@@ -9,6 +9,7 @@ mod logins;
 mod paths;
 mod policy;
 mod recipients;
+mod submission;
 
 use super::{
     Facts,
@@ -25,6 +26,7 @@ pub(super) fn all(file: &File, facts: &Facts<'_>, findings: &mut Findings) {
     logins::check(file, findings);
     delivery::check(file, facts, findings);
     dkim::check(file, findings);
+    submission::check(file, findings);
     disk::check(file, facts, findings);
 }
 
