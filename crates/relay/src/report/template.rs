@@ -30,7 +30,7 @@ use super::Action;
 /// options.report_words.set_subject(ReportKind::Failed, "Unzustellbar: Nachricht {message}")?;
 /// options.report_words.set_section(ReportKind::Failed, "Nicht zugestellt an:\n\n{recipients}\n")?;
 /// let error = options.report_words.set_closing("Gr\u{fc}\u{df}e von {host}").unwrap_err();
-/// assert_eq!(error.to_string(), "`{host}` is no placeholder here: write {host_name} or {message}");
+/// assert_eq!(error.to_string(), "`{host}` is no placeholder here; write {host_name} or {message}");
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 #[derive(Debug, Clone)]
@@ -81,7 +81,7 @@ enum Placeholder {
 #[non_exhaustive]
 pub enum TemplateError {
     /// There is no such placeholder in this text.
-    #[error("`{{{name}}}` is no placeholder here: write {known}")]
+    #[error("`{{{name}}}` is no placeholder here; write {known}")]
     Unknown {
         /// The name.
         name: String,
@@ -89,22 +89,22 @@ pub enum TemplateError {
         known: &'static str,
     },
     /// A brace opens or closes no placeholder.
-    #[error("a single `{0}` opens or closes no placeholder: write it twice for a brace")]
+    #[error("a single `{0}` opens or closes no placeholder; write it twice for a brace")]
     Brace(char),
     /// The recipients are missing, or stand there twice.
-    #[error("`{{recipients}}` stands there {0} times: write it once")]
+    #[error("`{{recipients}}` stands there {0} times; write it once")]
     Recipients(usize),
     /// A subject has more than one line.
-    #[error("a subject has one line: take the line break out")]
+    #[error("a subject has one line; take the line break out")]
     Line,
     /// It has a character that no text has.
-    #[error("it has the control character U+{0:04X}: take it out")]
+    #[error("it has the control character U+{0:04X}; take it out")]
     Control(u32),
     /// It is empty.
-    #[error("it is empty: write some words")]
+    #[error("it is empty; write some words")]
     Empty,
     /// It is longer than a report may have it.
-    #[error("it has {octets} octets, and {limit} are the most: shorten it")]
+    #[error("it has {octets} octets, and {limit} are the most; shorten it")]
     TooLong {
         /// Its octets.
         octets: usize,
@@ -382,17 +382,17 @@ mod tests {
         let mut words = ReportWords::default();
         let long = "x".repeat(17_000);
         for (text, error) in [
-            ("{recipient}", "`{recipient}` is no placeholder here: write {recipients}, {host_name} or {message}"),
-            ("{recipients} {until}", "`{until}` is no placeholder here: write {recipients}, {host_name} or {message}"),
-            ("{}", "`{}` is no placeholder here: write {recipients}, {host_name} or {message}"),
-            ("{recipients", "a single `{` opens or closes no placeholder: write it twice for a brace"),
-            ("{recipients\n}", "a single `{` opens or closes no placeholder: write it twice for a brace"),
-            ("recipients}", "a single `}` opens or closes no placeholder: write it twice for a brace"),
-            ("none", "`{recipients}` stands there 0 times: write it once"),
-            ("{recipients}{recipients}", "`{recipients}` stands there 2 times: write it once"),
-            ("{recipients}\u{1b}[1m", "it has the control character U+001B: take it out"),
-            ("{recipients}\rX: y", "it has the control character U+000D: take it out"),
-            (&long, "it has 17002 octets, and 16384 are the most: shorten it"),
+            ("{recipient}", "`{recipient}` is no placeholder here; write {recipients}, {host_name} or {message}"),
+            ("{recipients} {until}", "`{until}` is no placeholder here; write {recipients}, {host_name} or {message}"),
+            ("{}", "`{}` is no placeholder here; write {recipients}, {host_name} or {message}"),
+            ("{recipients", "a single `{` opens or closes no placeholder; write it twice for a brace"),
+            ("{recipients\n}", "a single `{` opens or closes no placeholder; write it twice for a brace"),
+            ("recipients}", "a single `}` opens or closes no placeholder; write it twice for a brace"),
+            ("none", "`{recipients}` stands there 0 times; write it once"),
+            ("{recipients}{recipients}", "`{recipients}` stands there 2 times; write it once"),
+            ("{recipients}\u{1b}[1m", "it has the control character U+001B; take it out"),
+            ("{recipients}\rX: y", "it has the control character U+000D; take it out"),
+            (&long, "it has 17002 octets, and 16384 are the most; shorten it"),
         ] {
             let before = words.section(Action::Failed, false, &VALUES);
             assert_eq!(words.set_section(ReportKind::Failed, text).unwrap_err().to_string(), error, "{text:?}");

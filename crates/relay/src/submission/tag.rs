@@ -19,11 +19,11 @@ pub struct TagField(String);
 #[non_exhaustive]
 pub enum TagFieldError {
     /// It is not the name of a field.
-    #[error("`{0}` is no name of a field: write up to 76 letters, digits and hyphens, such as X-Campaign")]
+    #[error("`{0}` is no name of a field; write up to 76 letters, digits and hyphens, such as X-Campaign")]
     Name(String),
     /// The field says something to others, and must not be removed.
     #[error(
-        "`{0}` is a field that others need, and the relay would remove it: choose a name of your own, such as X-Campaign"
+        "`{0}` is a field that others need, and the relay would remove it; choose a name of your own, such as X-Campaign"
     )]
     Needed(String),
 }

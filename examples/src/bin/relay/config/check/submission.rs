@@ -27,10 +27,8 @@ fn without_clients(file: &File, findings: &mut Findings) {
     let submits = takes_submissions(file);
     let trusts = file.relay_from.as_ref().is_some_and(|list| !list.value.is_empty());
     let (limits, submission) = (&file.limits, &file.submission);
-    let of_users = [
-        limits.user_messages_per_hour.as_ref().map(|at| at.place),
-        submission.senders.as_ref().map(|at| at.place),
-    ];
+    let of_users =
+        [limits.user_messages_per_hour.as_ref().map(|at| at.place), submission.senders.as_ref().map(|at| at.place)];
     let of_trusted = [
         limits.sender_messages_per_hour.as_ref().map(|at| at.place),
         limits.sender_recipients_per_hour.as_ref().map(|at| at.place),
