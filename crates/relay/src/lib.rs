@@ -7,6 +7,7 @@ mod deliver;
 mod domains;
 mod event;
 mod hooks;
+mod labels;
 mod message;
 mod offers;
 mod opening;
@@ -19,6 +20,8 @@ mod relay;
 mod report;
 mod retry;
 mod route;
+mod route_table;
+mod rule;
 mod shared;
 mod sign;
 mod sites;
@@ -40,7 +43,9 @@ pub use recipients::{MailboxPattern, MailboxPatternError, MailboxSet, RecipientT
 pub use relay::{Relay, RelayBuilder, SubmitError};
 pub use report::{ReportKind, ReportWords, TemplateError};
 pub use retry::RetrySchedule;
-pub use route::{NextHop, Route, RouteError, RouteQuery, RouteTable, Routes};
+pub use route::{HostGroup, NextHop, Route, RouteError, RouteQuery, Routes, WeightedHost};
+pub use route_table::RouteTable;
+pub use rule::{DuplicateRule, Facts, Label, LabelError, Rule};
 #[cfg(feature = "dkim")]
 pub use sign::{DkimOptions, SignFor, SignatureError, Unsignable};
 pub use sites::{Resting, SiteState};

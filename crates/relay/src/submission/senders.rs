@@ -72,7 +72,8 @@ impl SenderTable {
 
 /// Returns `true` if the identity is the address.
 fn is_own(identity: &str, sender: &Mailbox) -> bool {
-    let form = |mailbox: &Mailbox| canonical(&mailbox.domain()).map(|domain| key(mailbox, &domain));
+    let form =
+        |mailbox: &Mailbox| canonical(&mailbox.domain()).map(|domain| key(&mailbox.unquoted_local_part(), &domain));
     let own = identity.parse().ok().and_then(|own: Mailbox| form(&own));
     own.is_some() && own == form(sender)
 }

@@ -12,7 +12,7 @@ mod recipients;
 mod submission;
 
 use super::{
-    Facts,
+    Facts, conditions,
     file::{Dane, File},
     findings::{At, Findings},
     route::To,
@@ -27,6 +27,7 @@ pub(super) fn all(file: &File, facts: &Facts<'_>, findings: &mut Findings) {
     delivery::check(file, facts, findings);
     dkim::check(file, findings);
     submission::check(file, findings);
+    conditions::check(file, findings);
     disk::check(file, facts, findings);
 }
 
