@@ -153,7 +153,7 @@ async fn two_relays_that_send_to_each_other_end_in_one_report() {
 /// Reports go to the sender's host, and all other mail to the other relay.
 fn route(options: &mut RelayOptions, reports: u16, other: u16) {
     options.routes = RouteTable::empty();
-    let to = |port| Route::new(NextHop::Hosts(vec![("[127.0.0.1]".to_owned(), port)]));
+    let to = |port| Route::hosts(vec![("[127.0.0.1]", port)]);
     options.routes.push(["s.test".parse().unwrap()], to(reports));
     options.routes.push(["*".parse().unwrap()], to(other));
 }
