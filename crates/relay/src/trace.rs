@@ -19,10 +19,10 @@ pub(crate) fn date(time: Timestamp) -> String {
 pub(crate) const MAX_OWN_HOPS: usize = 4;
 
 /// The number of Delivered-To fields with one address at which a message counts as a loop: 554
-/// 5.4.6. Hosts add such a field when they hand a message to a mailbox or a forwarding address, so
-/// that a loop adds the same one in each turn, even where a host takes Received fields away. One or
-/// two are no loop: a user may send a delivered message again, to the same mailbox. Mailing lists
-/// name the list, each its own.
+/// 5.4.6. Hosts add such a field when they hand a message to a mailbox or a forwarding address. So
+/// each turn of a loop adds the same one, even where a host takes Received fields away. One or two
+/// are no loop: a user may send a delivered message again, to the same mailbox. Mailing lists name
+/// the list, each its own.
 pub(crate) const MAX_SAME_DELIVERIES: u8 = 4;
 
 /// The most addresses in Delivered-To fields that are remembered. Others count for nothing.

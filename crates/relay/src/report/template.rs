@@ -21,8 +21,8 @@ use super::Action;
 /// | `{host_name}` | all | the relay's name |
 /// | `{message}` | all | the id of the message in the queue |
 ///
-/// `{{` and `}}` stand for a brace. A text outside ASCII is encoded where the host of the sender may
-/// not take UTF-8.
+/// `{{` and `}}` stand for a brace. A text outside ASCII is encoded where the host of the sender
+/// may not take UTF-8.
 ///
 /// ```
 /// use posthaste_relay::{RelayOptions, ReportKind};

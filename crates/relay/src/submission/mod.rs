@@ -31,12 +31,11 @@ pub use tag::{TagField, TagFieldError};
 pub struct SubmissionOptions {
     /// The addresses that clients that have logged in may send from. Default: any.
     ///
-    /// Where a user has not the right to all addresses, the reverse-path is checked at MAIL, and
-    /// the header at the end of the content: 550 5.7.1 (RFC 6409 section 6.1). The null
-    /// reverse-path is taken. Each mailbox in From must be one that the user may use, and so must
-    /// that in Sender. A message is refused too if it has no From, has one of these fields twice,
-    /// or if one cannot be read. The fields of a message that is sent again (Resent-From) do not
-    /// count.
+    /// For a user that may not send from all, the reverse-path is checked at MAIL, and the header
+    /// at the end of the content: 550 5.7.1 (RFC 6409 section 6.1). The null reverse-path is taken.
+    /// Each mailbox in From must be one that the user may use, and so must that in Sender. A
+    /// message without From is refused too. So is one with one of these fields twice, or with one
+    /// that cannot be read. Resent-From does not count.
     pub senders: SenderTable,
     /// `true`: where the Sender field has an address that the user may use, From may have any, as
     /// for a secretary (RFC 5322 section 3.6.2). Readers are shown From. Default `false`.

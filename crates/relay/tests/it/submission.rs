@@ -2,7 +2,9 @@
 //! and the size that the policy lets a client send.
 
 use posthaste_queue::Queue as _;
-use posthaste_relay::{AccountTable, AddFields, Policy, Relay, RelayOptions, SenderRule, Senders};
+use posthaste_relay::{
+    AccountTable, AddFields, Policy, Relay, RelayOptions, Route, RouteTable, Rule, SenderRule, Senders,
+};
 use posthaste_server::{
     Context, Refusal, UnknownUsers, refusal,
     wire::{Domain, Mailbox, Secret},
@@ -321,6 +323,27 @@ async fn fields_are_added_to_a_message_whose_campaign_was_removed() {
         let content = content(&taken);
         assert!(content.starts_with("Date: ") && content.contains("\r\nMessage-ID: <"), "{content}");
         assert!(content.ends_with("@relay.test>\r\nFrom: jo@b.test\r\n\r\nbody\r\n"), "{content}");
+    }
+}
+
+#[tokio::test]
+async fn the_campaign_of_a_message_decides_its_route() {
+    let options = with_users(|options| {
+        tagged(options);
+        let mut rule = Rule::new("summer".parse().unwrap(), Route::hosts(vec![("[127.0.0.1]", 1)]));
+        rule.tags = Some(["summer".to_owned()].into());
+        options.routes = RouteTable::empty();
+        options.routes.push_rule(rule).unwrap();
+        options.routes.push(["*".parse().unwrap()], Route::hosts(vec![("[127.0.0.1]", 1)]));
+    });
+    let mut client = logged_in(JO, options).await;
+    for (header, key) in
+        [("X-Campaign: summer\r\n", "d.test summer"), ("X-Campaign: winter\r\n", "d.test"), ("", "d.test")]
+    {
+        let said = send(&mut client, MAIL, format!("{header}\r\nbody\r\n").as_bytes(), 100).await;
+        assert!(said.starts_with("250"), "{said}");
+        let newest = client.relay.queue().list(None, 1_000).await.unwrap().pop().unwrap();
+        assert_eq!(newest.deliveries[0].key.as_str(), key, "{header}");
     }
 }
 

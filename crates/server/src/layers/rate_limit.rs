@@ -125,21 +125,22 @@ impl RateLimit {
         Self { buckets: Arc::new(Buckets::new(times, period, key)), ..self }
     }
 
-    /// The same limit with a bucket for each reverse-path, in upper or lower case, of each value of
-    /// [`by`](Self::by). The null reverse-path is not limited, and neither are connections, which
-    /// have no sender.
+    /// The same limit with a bucket for each reverse-path of each value of [`by`](Self::by).
     ///
-    /// Clients can forge a sender. So leave [`by`](Self::by) as it is for clients without a login,
-    /// or let it return `None` for them: otherwise each of them can use up the bucket of another
-    /// client's sender.
+    /// Upper and lower case are the same. The null reverse-path is not limited. Neither are
+    /// connections, which have no sender.
+    ///
+    /// Clients can forge a sender, and so use up its bucket. For clients without a login leave
+    /// [`by`](Self::by) as it is, or let it return `None`.
     #[must_use]
     pub fn by_sender(self) -> Self {
         Self { by_sender: true, ..self }
     }
 
-    /// The same limit, which refuses for good, so that the mail comes back to its sender at once:
-    /// 550 5.7.1 to MAIL or RCPT, and 554 5.7.1 in place of the greeting. Without this the client
-    /// is asked to try again.
+    /// The same limit with refusals for good: the mail comes back to its sender at once.
+    ///
+    /// They are 550 5.7.1 to MAIL and RCPT, and 554 5.7.1 in place of the greeting. By default the
+    /// client is asked to try again.
     #[must_use]
     pub fn permanently(self) -> Self {
         Self { is_permanent: true, ..self }
