@@ -22,7 +22,7 @@ use thiserror::Error;
 
 use crate::{
     Accounts, Event, Observer, Policy, Recipients, RelayOptions, RelayService, ReloadError, RouteError, Routes,
-    SiteState, Totals, TracingObserver, deliver,
+    Senders, SiteState, Totals, TracingObserver, deliver,
     event::Counting,
     future_release,
     hooks::Hooks,
@@ -104,6 +104,13 @@ impl<Q: Queue, R: Resolver> RelayBuilder<Q, R> {
     /// Sets the look-up of routes, in place of [`RelayOptions::routes`].
     pub fn routes(mut self, routes: impl Routes) -> Self {
         self.hooks.routes = Some(Box::new(routes));
+        self
+    }
+
+    /// Sets the look-up of the addresses that users may send from, in place of
+    /// [`SubmissionOptions::senders`](crate::SubmissionOptions::senders).
+    pub fn senders(mut self, senders: impl Senders) -> Self {
+        self.hooks.senders = Some(Box::new(senders));
         self
     }
 

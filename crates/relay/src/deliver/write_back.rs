@@ -24,7 +24,7 @@ use crate::{
     labels::{Known, Labels},
     message::{Origin, new_message, whole_len},
     record::{Outside, Recipient, encode_recipients},
-    report::{self, About, Action, Entry, Grant, MAX_HEADER, Original},
+    report::{self, About, Action, Budget, Entry, Grant, MAX_HEADER, Original},
     shared::Shared,
 };
 
@@ -146,12 +146,12 @@ pub(super) async fn write_back<Q: Queue, R>(
             Err(LeaseError::TooLarge(error)) => warn!(%message, %error, "outcome not recorded, too large"),
             Err(error) => {
                 warn!(%message, %error, "outcome not recorded, delivery may be repeated");
-                letter.give_back(shared, None);
+                letter.give_back(None);
                 return None;
             }
         }
     }
-    letter.give_back(shared, written.as_ref().and_then(|written| written.octets));
+    letter.give_back(written.as_ref().and_then(|written| written.octets));
     if written.is_none() {
         match shared.queue.hold(message).await {
             Ok(_) => {
@@ -192,8 +192,8 @@ enum Letter<'s> {
         to: Mailbox,
         entries: Vec<Entry>,
         original: Original,
-        /// How much the sender may be told. `None`: the client was trusted.
-        grant: Option<Grant>,
+        /// How much the sender may be told, and from which budget. `None`: any number of reports.
+        grant: Option<(&'s Budget, Grant)>,
         _permit: Option<SemaphorePermit<'s>>,
     },
     /// The sender has had as many reports as it may.
@@ -221,14 +221,22 @@ impl<'s> Letter<'s> {
             false => 0,
         };
         let mut original = beginning(shared, &end.lease, &outside.front, most).await.unwrap_or_default();
-        let mut grant = None;
-        if !outside.trusted {
+        let options = shared.options();
+        let options = &options.delivery;
+        let (budget, most, came_in) = if outside.trusted {
+            // The number alone is bounded, not the octets.
+            (&shared.trusted_reports, options.trusted_reports, u64::MAX)
+        } else {
             original.octets.truncate(HEADER_FOR_STRANGERS);
-            grant = shared.reports.take(&to.to_string(), original.of.saturating_sub(OWN_TRACE));
-            if grant.is_none() {
+            (&shared.reports, Some(options.stranger_reports), original.of.saturating_sub(OWN_TRACE))
+        };
+        let mut grant = None;
+        if let Some(most) = most {
+            let Some(granted) = budget.take(most, &to.to_string(), came_in) else {
                 warn!(%message, sender = %to, "report withheld, this sender has had its reports for this hour");
                 return Self::Withheld(entries);
-            }
+            };
+            grant = Some((budget, granted));
         }
         Self::Report { to: to.clone(), entries, original, grant, _permit: permit }
     }
@@ -250,8 +258,9 @@ impl<'s> Letter<'s> {
         let options = shared.options();
         let own_name = &options.host_name;
         let will_retry_until = until(outside, options.delivery.retry.expire_after);
-        let about = About { own_name, message, outside, will_retry_until, now: Timestamp::now() };
-        let granted = grant.as_ref().map_or(MAX_REPORT, |grant| grant.octets.min(MAX_REPORT));
+        let about =
+            About { own_name, words: &options.report_words, message, outside, will_retry_until, now: Timestamp::now() };
+        let granted = grant.as_ref().map_or(MAX_REPORT, |(_, grant)| grant.octets.min(MAX_REPORT));
         let most = if form == Form::Least { 0 } else { granted };
         let report = report::write(&about, to, entries, original, most);
         if report.body.len() > granted {
@@ -289,9 +298,9 @@ impl<'s> Letter<'s> {
         Written { is_withheld: reports.is_empty(), reports, octets, counts }
     }
 
-    fn give_back<Q, R>(self, shared: &Shared<Q, R>, used: Option<usize>) {
-        if let Self::Report { grant: Some(grant), .. } = self {
-            shared.reports.give_back(grant, used);
+    fn give_back(self, used: Option<usize>) {
+        if let Self::Report { grant: Some((budget, grant)), .. } = self {
+            budget.give_back(grant, used);
         }
     }
 }
