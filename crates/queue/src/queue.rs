@@ -13,6 +13,8 @@ use crate::{
     Alteration, Change, Claim, Claimed, Derived, DueClass, Error, Gather, Lease, LeaseError, MessageId, NewMessage,
     Outcome, Page, PutError, Search, Stats, Summary,
 };
+#[cfg(doc)]
+use crate::{GatherWhen, RoutingKey};
 
 /// A durable store-and-forward queue.
 ///
