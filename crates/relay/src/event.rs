@@ -111,6 +111,16 @@ pub enum Event<'a> {
         /// Why it is not reported.
         because: NotReported,
     },
+    /// A message is on hold, since the relay cannot or must not deliver it by itself: its record
+    /// cannot be read, or its outcome cannot be written. Its sender is not told. Look at it, then
+    /// release it or remove it. The other mail goes on.
+    #[non_exhaustive]
+    SetAside {
+        /// The message's id.
+        message: MessageId,
+        /// What is wrong with it.
+        why: &'a str,
+    },
 }
 
 /// Why the outcome of a message is not reported.
@@ -172,6 +182,9 @@ impl Observer for TracingObserver {
                 info!(%message, %report, %sender, failed, delayed, relayed, "report queued");
             }
             Event::NotReported { message, because } => info!(%message, ?because, "outcome not reported"),
+            Event::SetAside { message, why } => {
+                error!(%message, why, "message set aside and held; check it, then release or remove it");
+            }
         }
     }
 }
@@ -192,12 +205,14 @@ pub struct Totals {
     pub reported: u64,
     /// Messages with an outcome that is not reported.
     pub not_reported: u64,
+    /// Messages set aside.
+    pub set_aside: u64,
 }
 
 /// Counts events and passes them on.
 pub(crate) struct Counting {
     observer: Box<dyn Observer>,
-    counts: [AtomicU64; 6],
+    counts: [AtomicU64; 7],
 }
 
 impl Counting {
@@ -213,6 +228,7 @@ impl Counting {
             Event::Failed { .. } => 3,
             Event::Reported { .. } => 4,
             Event::NotReported { .. } => 5,
+            Event::SetAside { .. } => 6,
         };
         if let Some(count) = self.counts.get(index) {
             count.fetch_add(1, Ordering::Relaxed);
@@ -225,9 +241,9 @@ impl Counting {
     }
 
     pub(crate) fn totals(&self) -> Totals {
-        let [accepted, delivered, deferred, failed, reported, not_reported] =
+        let [accepted, delivered, deferred, failed, reported, not_reported, set_aside] =
             std::array::from_fn(|index| self.counts.get(index).map_or(0, |count| count.load(Ordering::Relaxed)));
-        Totals { accepted, delivered, deferred, failed, reported, not_reported }
+        Totals { accepted, delivered, deferred, failed, reported, not_reported, set_aside }
     }
 }
 

@@ -19,6 +19,7 @@ use tracing::error;
 use crate::{
     AddFields, Event,
     admit::admit,
+    deliver::Hint,
     message::{Named, Origin, OutsideError, new_message, terms, whole_len},
     opening::Opening,
     record::by_after,
@@ -183,8 +184,9 @@ impl<Q: Queue, R: Resolver> Handler for RelayHandler<Q, R> {
             error!(%error, "envelope cannot be recorded");
             LOCAL_ERROR
         })?;
-        let (priority, held) = terms(&message);
+        let ((priority, held), hint) = (terms(&message), Hint::of(&message));
         let id = draft.commit(message).await.map_err(not_taken)?;
+        shared.hints.add(hint);
         let sender = &envelope.mail.reverse_path;
         let client = Some(peer);
         self.shared.observe(&Event::Accepted { message: id, client, sender, recipients, octets, priority, held });

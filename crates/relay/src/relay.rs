@@ -23,7 +23,8 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     Accounts, Event, Observer, Policy, Recipients, RelayOptions, RelayService, Routes, SiteState, Totals,
-    TracingObserver, deliver,
+    TracingObserver,
+    deliver::{self, Hint},
     event::Counting,
     future_release,
     hooks::Hooks,
@@ -297,8 +298,9 @@ impl<Q: Queue, R: Resolver> Relay<Q, R> {
         let origin = Origin { all_ascii, trusted: true, tls_not_required, front, ..Origin::default() };
         let message = new_message(&self.shared.options.host_name, owner, &envelope, origin)
             .map_err(|error| SubmitError::Envelope(error.into()))?;
-        let (priority, held) = terms(&message);
+        let ((priority, held), hint) = (terms(&message), Hint::of(&message));
         let id = draft.commit(message).await?;
+        self.shared.hints.add(hint);
         let (sender, recipients) = (&envelope.mail.reverse_path, envelope.recipients.len());
         self.shared.observe(&Event::Accepted { message: id, client: None, sender, recipients, octets, priority, held });
         Ok(id)

@@ -9,7 +9,12 @@ use posthaste_client::{Health, Server};
 use tokio::sync::Semaphore;
 
 use crate::{
-    Event, RelayOptions, deliver::KnownSites, event::Counting, hooks::Hooks, report::Budget, sign::Signatures,
+    Event, RelayOptions,
+    deliver::{Hints, KnownSites},
+    event::Counting,
+    hooks::Hooks,
+    report::Budget,
+    sign::Signatures,
 };
 
 /// The parts of a relay.
@@ -27,6 +32,8 @@ pub(crate) struct Shared<Q, R> {
     /// Permits to write a report: each holds in memory what it returns.
     pub(crate) reporting: Semaphore,
     pub(crate) listeners: Listeners,
+    /// What has become due, for the delivery loop.
+    pub(crate) hints: Hints,
     /// The sites of deliveries.
     pub(crate) sites: KnownSites,
     /// What deliveries have found out about servers.
@@ -53,6 +60,7 @@ impl<Q, R> Shared<Q, R> {
             reports,
             reporting,
             listeners,
+            hints: Hints::default(),
             sites: KnownSites::default(),
             health: Health::default(),
             guarded_health: Health::default(),

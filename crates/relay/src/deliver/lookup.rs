@@ -80,7 +80,7 @@ async fn look_up<Q: Queue, R: Resolver>(
 ) -> Result<Found, Unreachable> {
     let no_answer =
         |text: &str| Unreachable { diagnostic: Diagnostic::own(EnhancedCode::new(4, 4, 3), text), is_permanent: false };
-    let mut place = crew.lookups.take(site.standing()).await;
+    let mut place = crew.lookups.take(site.standing(), &Arc::default()).await;
     let mut work = pin!(timeout(LOOKUP, ask(&crew.shared, site.name(), route, published)));
     let answered = match timeout(PARK_AFTER, &mut work).await {
         Ok(answered) => Some(answered),

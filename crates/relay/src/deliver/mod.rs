@@ -1,10 +1,15 @@
 //! Delivery: from deliveries that are due to the connections that make them.
 //!
-//! One loop waits for the queue to say that something may be due. The queue lists what is due by
-//! *class*: a key, a priority and an owner. The loop finds the route of each key ([`routing`]) and
-//! hands the class to a *site*, the next hop that the mail goes to. The site gives owners their
-//! turns ([`due`]), and has *workers*. Each worker has a connection of its own, which it keeps for
-//! the next message. Nothing polls.
+//! What is due is told by *class*: a key, a priority and an owner. One loop finds the route of each
+//! key ([`routing`]) and hands the class to a *site*, the next hop that the mail goes to. The site
+//! gives owners their turns ([`due`]), and has *workers*. Each worker has a connection of its own,
+//! which it keeps for the next message.
+//!
+//! The loop hears of classes in two ways. What the relay itself puts into the queue is a *hint*,
+//! and served at once ([`hints`]). And when the queue says that something may be due, the loop
+//! *looks*: it goes through all due classes, page by page. Looks have a pace ([`looks`]), so their
+//! cost does not grow with the number of messages. A hint that is lost costs time, and nothing
+//! else. Nothing polls.
 //!
 //! **Architecture invariant: a look-up costs no place, a wait costs no place, and the loop waits
 //! for neither.** A worker takes four steps. It looks up the hosts of its site ([`lookup`]), takes
@@ -26,15 +31,19 @@
 
 mod attempt;
 mod connect;
+mod defer;
 mod due;
 mod fit;
 mod flow;
+mod hints;
 mod job;
 mod letter;
+mod looks;
 mod lookup;
 mod outcome;
 mod pace;
 mod places;
+mod room;
 mod round;
 mod routing;
 mod site;
@@ -47,22 +56,26 @@ mod words;
 mod worker;
 mod write_back;
 
-use std::{
-    sync::{Arc, Mutex, PoisonError},
-    time::Duration,
-};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use posthaste_client::{
     Resolver,
     delivery::{Budget, Shelf},
 };
 use posthaste_queue::{Change, DueClass, Error, Queue};
-use tokio::sync::Notify;
+use tokio::{
+    sync::{Notify, Semaphore},
+    time::Instant,
+};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::warn;
 
 use crate::shared::Shared;
+use due::Offer;
+pub(crate) use hints::{Hint, Hints};
+use looks::{Looks, PAGE};
 use places::{Bounds, Places};
+use room::Room;
 use routing::Routing;
 use site::Site;
 pub(crate) use sites::KnownSites;
@@ -70,15 +83,6 @@ use sites::Sites;
 pub use words::Cause;
 pub(crate) use words::Words;
 use worker::Crew;
-
-/// Classes that are taken from the queue at once.
-const PAGE: usize = 256;
-/// Pages that are taken without a pause. After this many, and after the last of several, the loop
-/// pauses for [`PAUSE`]. This bounds the cost of many classes.
-const PAGES: usize = 16;
-/// How long the loop waits at most if there was no room for the sites of some classes.
-const MISSED: Duration = Duration::from_secs(1);
-const PAUSE: Duration = Duration::from_millis(50);
 
 /// Delivers until `drain` is cancelled and the running deliveries have ended.
 pub(crate) async fn run<Q: Queue, R: Resolver>(
@@ -98,6 +102,8 @@ pub(crate) async fn run<Q: Queue, R: Resolver>(
         routing: Routing::default(),
         routed: Notify::new(),
         left: Notify::new(),
+        room: Arc::new(Room::default()),
+        deferring: Semaphore::new(defer::AT_ONCE),
         tasks: tasks.clone(),
         drain: drain.clone(),
         abort: abort.clone(),
@@ -109,29 +115,41 @@ pub(crate) async fn run<Q: Queue, R: Resolver>(
     }
     let sites = crew.shared.sites.begin();
     let mut seen = Change::default();
-    let mut has_missed = false;
+    let mut looks = Looks::new(Instant::now());
     let result = loop {
         tokio::select! {
             changed = crew.shared.queue.changed(seen) => match changed {
-                Ok(changed) => seen = changed,
+                Ok(changed) => {
+                    seen = changed;
+                    looks.want(Instant::now());
+                }
                 Err(error) => break Err(error),
             },
-            () = crew.left.notified(), if has_missed => {}
-            // Sites that are down have no worker that could leave.
-            () = tokio::time::sleep(MISSED), if has_missed => {}
-            () = crew.routed.notified() => {}
+            classes = crew.shared.hints.next() => {
+                for class in classes {
+                    offer(&crew, &sites, class, Offer::Hint);
+                }
+            }
+            () = crew.routed.notified() => looks.want(Instant::now()),
+            () = crew.left.notified(), if looks.has_missed() => looks.want(Instant::now()),
+            () = crew.room.hungry.notified() => looks.want_at_once(Instant::now()),
+            () = tokio::time::sleep_until(looks.at()), if looks.is_wanted() => {
+                let looked = tokio::select! {
+                    looked = look(&crew, &sites, &mut looks) => looked,
+                    () = drain.cancelled() => break Ok(()),
+                };
+                match looked {
+                    Ok(()) => {}
+                    // The queue's disk has failed. `changed` returns when the disk works again, or
+                    // fails if it never can.
+                    Err(error @ Error::Broken(_)) => {
+                        warn!(%error, "queue broken, deliveries paused until it works again");
+                        looks.give_up();
+                    }
+                    Err(error) => break Err(error),
+                }
+            }
             () = drain.cancelled() => break Ok(()),
-        }
-        let looked = tokio::select! {
-            looked = look(&crew, &sites) => looked,
-            () = drain.cancelled() => break Ok(()),
-        };
-        match looked {
-            Ok(missed) => has_missed = missed,
-            // The queue's disk has failed. `changed` returns when the disk works again, or fails if
-            // it never can.
-            Err(error @ Error::Broken(_)) => warn!(%error, "queue broken, deliveries paused until it works again"),
-            Err(error) => break Err(error),
         }
     };
     let all: Vec<_> = sites.lock().unwrap_or_else(PoisonError::into_inner).all().collect();
@@ -151,42 +169,40 @@ pub(crate) async fn run<Q: Queue, R: Resolver>(
     }
 }
 
-/// Hands every due class to its site, and hires the workers that sites want. It waits for the queue
-/// alone: a hired worker waits by itself. Classes without a known route are passed over. Returns
-/// `true` if there was no room for the sites of some classes.
-async fn look<Q: Queue, R: Resolver>(crew: &Arc<Crew<Q, R>>, sites: &Mutex<Sites>) -> Result<bool, Error> {
-    let sites = || sites.lock().unwrap_or_else(PoisonError::into_inner);
+/// Hands the due classes of the next page to their sites.
+async fn look<Q: Queue, R: Resolver>(
+    crew: &Arc<Crew<Q, R>>,
+    sites: &Mutex<Sites>,
+    looks: &mut Looks,
+) -> Result<(), Error> {
+    let after = looks.begin();
+    if after.is_none() {
+        sites.lock().unwrap_or_else(PoisonError::into_inner).forget();
+    }
+    let classes = crew.shared.queue.due(after.as_ref(), PAGE).await?;
+    let (count, last) = (classes.len(), classes.last().cloned());
+    for class in classes {
+        offer(crew, sites, class, Offer::Look(looks.number()));
+    }
+    looks.end(Instant::now(), count, last, crew.room.take_missed());
+    Ok(())
+}
+
+/// Hands a due class to its site, and hires a worker if the site wants one. The worker waits by
+/// itself. A class without a known route is passed over.
+fn offer<Q: Queue, R: Resolver>(crew: &Arc<Crew<Q, R>>, sites: &Mutex<Sites>, class: DueClass, offer: Offer) {
     let delivery = &crew.shared.options.delivery;
     let make = |name, leads| {
         let shelf = Shelf::new(delivery.idle, crew.budget.clone());
-        Site::new(name, leads, delivery.concurrency_per_site, shelf, crew.shared.health.clone())
+        Site::new(name, leads, delivery.concurrency_per_site, shelf, crew.shared.health.clone()).in_room(&crew.room)
     };
-    let (mut after, mut has_missed): (Option<DueClass>, _) = (None, false);
-    sites().forget();
-    for page in 1.. {
-        let classes = crew.shared.queue.due(after.as_ref(), PAGE).await?;
-        let more = classes.len() == PAGE;
-        after = classes.last().cloned();
-        for class in classes {
-            let Some(leads) = routing::find(crew, &class.key) else { continue };
-            let site = sites().of(&class.key, leads, make);
-            match site {
-                Some(site) => {
-                    if let Some(turn) = site.offer(class) {
-                        worker::hire(crew, turn);
-                    }
-                }
-                None => has_missed = true,
+    let Some(leads) = routing::find(crew, &class) else { return };
+    match sites.lock().unwrap_or_else(PoisonError::into_inner).of(&class.key, leads, make) {
+        Some(site) => {
+            if let Some(turn) = site.offer_for(class, offer) {
+                worker::hire(crew, turn);
             }
         }
-        if page % PAGES == 0 || (!more && page > 1) {
-            tokio::time::sleep(PAUSE).await;
-        } else if more {
-            tokio::task::yield_now().await;
-        }
-        if !more {
-            break;
-        }
+        None => crew.room.note_missed(),
     }
-    Ok(has_missed)
 }

@@ -8,7 +8,7 @@ use std::{
 };
 
 use posthaste_client::Resolver;
-use posthaste_queue::{Queue, RoutingKey};
+use posthaste_queue::{DueClass, Queue, RoutingKey};
 use posthaste_server::wire::EnhancedCode;
 use tokio::{
     sync::Semaphore,
@@ -72,8 +72,9 @@ impl Default for Routing {
     }
 }
 
-/// The route of a key. `None`: it is not known yet; the loop is woken when it is.
-pub(super) fn find<Q: Queue, R: Resolver>(crew: &Arc<Crew<Q, R>>, key: &RoutingKey) -> Option<Leads> {
+/// The route of a class. `None`: it is not known yet; the loop is woken when it is.
+pub(super) fn find<Q: Queue, R: Resolver>(crew: &Arc<Crew<Q, R>>, class: &DueClass) -> Option<Leads> {
+    let key = &class.key;
     if crew.shared.hooks.routes.is_none() {
         let route = crew.shared.options.routes.route(key.as_str());
         return Some(route.map(Arc::clone).ok_or_else(|| no_route(key)));
@@ -83,12 +84,14 @@ pub(super) fn find<Q: Queue, R: Resolver>(crew: &Arc<Crew<Q, R>>, key: &RoutingK
         Look::Wait => return None,
         Look::Ask => {}
     }
-    let (crew, key) = (Arc::clone(crew), key.clone());
+    let (crew, class, key) = (Arc::clone(crew), class.clone(), key.clone());
     crew.tasks.clone().spawn(async move {
         tokio::select! {
             leads = ask(&crew, &key) => {
                 crew.routing.answer(key, leads, crew.shared.options.delivery.retry.down_for());
+                // There may be other classes of the key.
                 crew.routed.notify_one();
+                crew.shared.hints.add(class.into());
             }
             () = crew.drain.cancelled() => {}
         }

@@ -17,9 +17,10 @@ use tokio::time::Instant;
 
 use super::{
     connect::Connected,
-    due::Due,
+    due::{Added, Due, Offer},
     lookup::Found,
-    places::Standing,
+    places::{Share, Standing},
+    room::Room,
     throttle::{Signal, Then, Throttle},
 };
 use crate::{Diagnostic, Resting, Route, SiteState};
@@ -56,12 +57,13 @@ pub(super) struct Site {
     name: String,
     leads: Leads,
     state: Mutex<State>,
-    limit: usize,
     /// Connections that no worker uses.
     pub(super) shelf: Shelf<Connected>,
     /// Held by the worker that looks the hosts up. Other workers wait for its answer.
     pub(super) looking: tokio::sync::Mutex<()>,
     health: Health,
+    /// Its share of the places.
+    pub(super) share: Arc<Share>,
 }
 
 #[derive(Debug)]
@@ -158,9 +160,15 @@ pub(super) enum Look {
 
 impl Site {
     pub(super) fn new(name: String, leads: Leads, limit: usize, shelf: Shelf<Connected>, health: Health) -> Self {
-        let (looking, limit) = (tokio::sync::Mutex::default(), limit.max(1));
-        let state = Mutex::new(State::new(Throttle::new(limit, Instant::now())));
-        Self { name, leads, state, limit, shelf, looking, health }
+        let state = Mutex::new(State::new(Throttle::new(limit.max(1), Instant::now())));
+        let (looking, share) = (tokio::sync::Mutex::default(), Arc::default());
+        Self { name, leads, state, shelf, looking, health, share }
+    }
+
+    /// Shares the room for due classes with other sites.
+    pub(super) fn in_room(self, room: &Arc<Room>) -> Self {
+        self.state().due.share(room);
+        self
     }
 
     pub(super) fn name(&self) -> &str {
@@ -171,13 +179,18 @@ impl Site {
         &self.leads
     }
 
-    /// Takes a class that may have a delivery due. If there is room, it returns a turn: hire a
-    /// worker with it. For a class that was due already no worker is hired while another is still
-    /// to come.
+    /// Takes a class back that had a delivery: see [`offer_for`](Self::offer_for).
     pub(super) fn offer(self: &Arc<Self>, class: DueClass) -> Option<Turn> {
+        self.offer_for(class, Offer::Turn)
+    }
+
+    /// Takes a class that may have a delivery due. If there is room for another worker, it returns
+    /// a turn: hire a worker with it. For a class that was due already no worker is hired while
+    /// another is still to come.
+    pub(super) fn offer_for(self: &Arc<Self>, class: DueClass, offer: Offer) -> Option<Turn> {
         let mut state = self.state();
-        let is_new = state.due.add(class);
-        if !is_new && state.coming > 0 {
+        let added = state.due.add(class, offer);
+        if added != Added::New && (state.coming > 0 || state.due.is_empty()) {
             return None;
         }
         self.hire(&mut state)
@@ -222,9 +235,10 @@ impl Site {
         Some(Turn { site: Arc::clone(self), number, has_come: false, left: false })
     }
 
-    /// The most workers. Deliveries to a site that is down make no connection.
+    /// The most workers. One is enough for a site that is down: it makes no connection, and defers
+    /// many deliveries at once.
     fn limit(&self, state: &State) -> usize {
-        if state.is_down(Instant::now()) { self.limit } else { state.throttle.limit() }
+        if state.is_down(Instant::now()) { 1 } else { state.throttle.limit() }
     }
 
     /// When the next delivery may begin. `None`: now.
@@ -310,6 +324,11 @@ impl Site {
     pub(super) fn down(&self) -> Option<Unreachable> {
         let state = self.state();
         state.down.as_ref().filter(|(until, _)| Instant::now() < *until).map(|(_, why)| why.clone())
+    }
+
+    /// Why its deliveries fail for now without an attempt. `None`: they are attempted.
+    pub(super) fn why_not(&self) -> Option<Unreachable> {
+        self.leads.as_ref().err().cloned().or_else(|| self.down())
     }
 
     /// What an operator may want to know of it.

@@ -4,21 +4,24 @@
 use std::sync::Arc;
 
 use posthaste_client::{Resolver, delivery::Budget};
-use posthaste_queue::{Claim, Claimed, DueClass, Error, LeaseError, Queue};
+use posthaste_queue::{Claim, DueClass, Error, LeaseError, Queue};
 use posthaste_server::wire::ReversePath;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, Semaphore};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::warn;
 
 use super::{
     attempt,
     connect::{Connected, health},
+    defer,
     flow::{Flow, MUTE_BY_MX, MUTE_CHOSEN},
     job::{Job, Overdue, Tried},
     lookup,
     places::{Place, Places, Standing},
+    room::Room,
     routing::Routing,
-    site::{ASKED_NOW, Look, Site, Turn},
+    site::{ASKED_NOW, Look, Site, Turn, Unreachable},
+    write_back::set_aside,
 };
 use crate::{NextHop, shared::Shared};
 
@@ -38,6 +41,10 @@ pub(super) struct Crew<Q, R> {
     pub(super) routed: Notify,
     /// Notified when a worker leaves.
     pub(super) left: Notify,
+    /// The room for due classes.
+    pub(super) room: Arc<Room>,
+    /// Permits to defer many deliveries at once.
+    pub(super) deferring: Semaphore,
     pub(super) tasks: TaskTracker,
     pub(super) drain: CancellationToken,
     /// Cancelled when the time for draining is over.
@@ -93,7 +100,7 @@ async fn prepare<Q: Queue, R: Resolver>(crew: &Crew<Q, R>, site: &Site, is_conne
         }
     }
     if place.is_none() {
-        *place = Some(crew.places.take(site.standing()).await);
+        *place = Some(crew.places.take(site.standing(), &site.share).await);
     }
 }
 
@@ -129,10 +136,18 @@ async fn work<Q: Queue, R: Resolver>(crew: Arc<Crew<Q, R>>, mut turn: Turn, plac
             }
             continue;
         };
-        match claim(&crew, turn.site(), &class).await {
-            Ok(Some(claimed)) => {
-                connection = connection.or_else(|| turn.site().shelf.take());
-                deliver(&crew, &turn, claimed, &mut connection, &mut place).await;
+        // A connection that is left may still deliver.
+        let is_connected = connection.is_some() || !turn.site().shelf.is_empty();
+        let claimed = match turn.site().why_not().filter(|_| !is_connected) {
+            None => claim(&crew, turn.site(), &class, 1).await,
+            Some(why) => defer(&crew, turn.site(), &class, &why).await,
+        };
+        match claimed {
+            Ok(Some(jobs)) => {
+                for job in jobs {
+                    connection = connection.or_else(|| turn.site().shelf.take());
+                    deliver(&crew, &turn, job, &mut connection, &mut place).await;
+                }
             }
             Ok(None) => {
                 turn.found_none(&class);
@@ -162,43 +177,59 @@ async fn shelve<Q, R>(crew: &Crew<Q, R>, site: &Site, connection: Option<Connect
     }
 }
 
-/// Claims one delivery of a class. If there was one, the class goes back to the site at once:
-/// another worker may find more.
+/// Claims deliveries of a class. If there were any, the class goes back to the site at once:
+/// another worker may find more. `None`: there was none. Those whose record cannot be read are set
+/// aside.
 async fn claim<Q: Queue, R: Resolver>(
     crew: &Arc<Crew<Q, R>>,
     site: &Arc<Site>,
     class: &DueClass,
-) -> Result<Option<Claimed>, Error> {
+    max: usize,
+) -> Result<Option<Vec<Job>>, Error> {
     let from = std::slice::from_ref(class);
-    let claim = Claim { from, max: 1, lease: crew.shared.options.delivery.lease };
-    let claimed = crew.shared.queue.claim(claim).await?.pop();
-    if claimed.is_some()
-        && let Some(turn) = site.offer(class.clone())
-    {
+    let claim = Claim { from, max, lease: crew.shared.options.delivery.lease };
+    let claimed = crew.shared.queue.claim(claim).await?;
+    if claimed.is_empty() {
+        return Ok(None);
+    }
+    if let Some(turn) = site.offer(class.clone()) {
         hire(crew, turn);
     }
-    Ok(claimed)
+    let mut jobs = Vec::with_capacity(claimed.len());
+    for claimed in claimed {
+        let message = claimed.lease.message();
+        match Job::open(claimed) {
+            Ok(job) => jobs.push(job),
+            Err(error) => set_aside(&crew.shared, message, &error.to_string()).await,
+        }
+    }
+    Ok(Some(jobs))
+}
+
+/// Claims many deliveries of a class, and settles them without an attempt for this reason. Returns
+/// those that are attempted all the same. `None`: there was none.
+async fn defer<Q: Queue, R: Resolver>(
+    crew: &Arc<Crew<Q, R>>,
+    site: &Arc<Site>,
+    class: &DueClass,
+    why: &Unreachable,
+) -> Result<Option<Vec<Job>>, Error> {
+    // The semaphore is never closed.
+    let _permit = crew.deferring.acquire().await;
+    let Some(jobs) = claim(crew, site, class, defer::BATCH).await? else { return Ok(None) };
+    Ok(Some(defer::all(crew, site, jobs, why).await))
 }
 
 /// Makes one delivery, and extends its lease while it runs.
 async fn deliver<Q: Queue, R: Resolver>(
     crew: &Arc<Crew<Q, R>>,
     turn: &Turn,
-    claimed: Claimed,
+    job: Job,
     connection: &mut Option<Connected>,
     place: &mut Option<Place>,
 ) {
     let (shared, site) = (&*crew.shared, turn.site());
-    let message = claimed.lease.message();
-    let job = match Job::open(claimed) {
-        Ok(job) => job,
-        Err(error) => {
-            // The message is never thrown away: an operator can look at a held one.
-            warn!(%message, %error, "delivery record unreadable, message held");
-            let _ = shared.queue.hold(message).await;
-            return;
-        }
-    };
+    let message = job.lease().message();
     if job.recipients().is_empty() {
         return job.report_ended(shared).await;
     }
