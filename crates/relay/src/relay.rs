@@ -311,6 +311,11 @@ impl<Q: Queue, R: Resolver> Relay<Q, R> {
         &self.shared.queue
     }
 
+    #[cfg(test)]
+    pub(crate) fn shared(&self) -> &Shared<Q, R> {
+        &self.shared
+    }
+
     /// The number of events of each kind since the start.
     pub fn totals(&self) -> Totals {
         self.shared.events.totals()

@@ -30,7 +30,11 @@
 //! earn it for a site: the client that sends a message chooses where its report goes.
 
 mod attempt;
+#[cfg(test)]
+mod backlog;
 mod connect;
+#[cfg(test)]
+mod crowd;
 mod defer;
 mod due;
 mod fit;

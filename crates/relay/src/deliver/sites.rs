@@ -29,6 +29,13 @@ impl KnownSites {
         sites
     }
 
+    #[cfg(test)]
+    pub(super) fn all(&self) -> Vec<Arc<Site>> {
+        let sites = Arc::clone(&self.0.lock().unwrap_or_else(PoisonError::into_inner));
+        let sites = sites.lock().unwrap_or_else(PoisonError::into_inner);
+        sites.all().collect()
+    }
+
     pub(crate) fn states(&self) -> Vec<SiteState> {
         let sites = Arc::clone(&self.0.lock().unwrap_or_else(PoisonError::into_inner));
         let sites: Vec<_> = sites.lock().unwrap_or_else(PoisonError::into_inner).all().collect();
