@@ -34,10 +34,10 @@ pub(super) async fn all<Q: Queue, R: Resolver>(
     why: &Unreachable,
 ) -> Vec<Job> {
     let is_by_mx = site.leads().as_ref().is_ok_and(|route| route.to == NextHop::Mx);
-    let follows_policies = is_by_mx && !crew.shared.options.delivery.published.is_empty();
+    let follows_policies = |job: &Job| is_by_mx && !job.options.delivery.published.is_empty();
     // What the policies of the domain forbid says nothing of a message that leaves them aside.
     let (left, jobs): (Vec<_>, Vec<_>) =
-        jobs.into_iter().partition(|job| job.outside.tls_not_required && follows_policies);
+        jobs.into_iter().partition(|job| job.outside.tls_not_required && follows_policies(job));
     let mut writes = JoinSet::new();
     for job in jobs {
         let (crew, why) = (Arc::clone(crew), why.clone());

@@ -74,7 +74,7 @@ use tokio::{
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::warn;
 
-use crate::shared::Shared;
+use crate::{RelayOptions, shared::Shared};
 use due::Offer;
 pub(crate) use hints::{Hint, Hints};
 use looks::{Looks, PAGE};
@@ -93,7 +93,8 @@ pub(crate) async fn run<Q: Queue, R: Resolver>(
     shared: Arc<Shared<Q, R>>,
     drain: CancellationToken,
 ) -> Result<(), Error> {
-    let (concurrency, patience) = (shared.options.delivery.concurrency.max(1), shared.options.delivery.drain);
+    let options = shared.options();
+    let (concurrency, patience) = (options.delivery.concurrency.max(1), options.delivery.drain);
     let (tasks, abort) = (TaskTracker::new(), CancellationToken::new());
     // Dropping this future aborts the workers.
     let _abort = abort.clone().drop_guard();
@@ -130,8 +131,9 @@ pub(crate) async fn run<Q: Queue, R: Resolver>(
                 Err(error) => break Err(error),
             },
             classes = crew.shared.hints.next() => {
+                let options = crew.shared.options();
                 for class in classes {
-                    offer(&crew, &sites, class, Offer::Hint);
+                    offer(&crew, &sites, &options, class, Offer::Hint);
                 }
             }
             () = crew.routed.notified() => looks.want(Instant::now()),
@@ -184,9 +186,9 @@ async fn look<Q: Queue, R: Resolver>(
         sites.lock().unwrap_or_else(PoisonError::into_inner).forget();
     }
     let classes = crew.shared.queue.due(after.as_ref(), PAGE).await?;
-    let (count, last) = (classes.len(), classes.last().cloned());
+    let (count, last, options) = (classes.len(), classes.last().cloned(), crew.shared.options());
     for class in classes {
-        offer(crew, sites, class, Offer::Look(looks.number()));
+        offer(crew, sites, &options, class, Offer::Look(looks.number()));
     }
     looks.end(Instant::now(), count, last, crew.room.take_missed());
     Ok(())
@@ -194,13 +196,19 @@ async fn look<Q: Queue, R: Resolver>(
 
 /// Hands a due class to its site, and hires a worker if the site wants one. The worker waits by
 /// itself. A class without a known route is passed over.
-fn offer<Q: Queue, R: Resolver>(crew: &Arc<Crew<Q, R>>, sites: &Mutex<Sites>, class: DueClass, offer: Offer) {
-    let delivery = &crew.shared.options.delivery;
+fn offer<Q: Queue, R: Resolver>(
+    crew: &Arc<Crew<Q, R>>,
+    sites: &Mutex<Sites>,
+    options: &Arc<RelayOptions>,
+    class: DueClass,
+    offer: Offer,
+) {
+    let delivery = &options.delivery;
     let make = |name, leads| {
         let shelf = Shelf::new(delivery.idle, crew.budget.clone());
         Site::new(name, leads, delivery.concurrency_per_site, shelf, crew.shared.health.clone()).in_room(&crew.room)
     };
-    let Some(leads) = routing::find(crew, &class) else { return };
+    let Some(leads) = routing::find(crew, options, &class) else { return };
     match sites.lock().unwrap_or_else(PoisonError::into_inner).of(&class.key, leads, make) {
         Some(site) => {
             if let Some(turn) = site.offer_for(class, offer) {

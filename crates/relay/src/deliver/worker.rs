@@ -187,7 +187,8 @@ async fn claim<Q: Queue, R: Resolver>(
     max: usize,
 ) -> Result<Option<Vec<Job>>, Error> {
     let from = std::slice::from_ref(class);
-    let claim = Claim { from, max, lease: crew.shared.options.delivery.lease };
+    let options = crew.shared.options();
+    let claim = Claim { from, max, lease: options.delivery.lease };
     let claimed = crew.shared.queue.claim(claim).await?;
     if claimed.is_empty() {
         return Ok(None);
@@ -198,7 +199,7 @@ async fn claim<Q: Queue, R: Resolver>(
     let mut jobs = Vec::with_capacity(claimed.len());
     for claimed in claimed {
         let message = claimed.lease.message();
-        match Job::open(claimed) {
+        match Job::open(claimed, Arc::clone(&options)) {
             Ok(job) => jobs.push(job),
             Err(error) => set_aside(&crew.shared, message, &error.to_string()).await,
         }
@@ -238,13 +239,13 @@ async fn deliver<Q: Queue, R: Resolver>(
         Some(Overdue::Tell) => return job.tell_overdue(shared).await,
         None => {}
     }
-    let (beat, silent) = (shared.options.delivery.lease / 3, Notify::new());
+    let (beat, silent) = (job.options.delivery.lease / 3, Notify::new());
     let tried = {
         // Strangers may choose where reports go. So reports come last, and prove nothing about
         // their site.
         let is_report = job.outside.mail.reverse_path == ReversePath::Null;
         let standing = if is_report { Standing::Doubtful } else { site.standing() };
-        let time = shared.options.delivery.attempt_timeout;
+        let time = job.options.delivery.attempt_timeout;
         let is_by_mx = site.leads().as_ref().is_ok_and(|route| route.to == NextHop::Mx);
         let mute = (if is_by_mx { MUTE_BY_MX } else { MUTE_CHOSEN }, health(shared, is_by_mx, false));
         let mut flow = Flow::new(&crew.places, place, (turn, &silent), mute, standing, time, job.attempts);
