@@ -4,21 +4,18 @@
 use std::{
     collections::HashMap,
     net::IpAddr,
-    sync::{
-        Arc, Mutex,
-        atomic::{AtomicUsize, Ordering::Relaxed},
-    },
+    sync::{Arc, Mutex},
     time::{Duration, SystemTime},
 };
 
 use bytes::Bytes;
 use posthaste_client::{Answer, MxRecord, ResolveError, Resolver};
 use posthaste_queue::{
-    Alteration, Change, Claim, Claimed, Clock, Derived, Draft as _, DueClass, Error, Gather, Lease, LeaseError,
-    MessageId, NewDelivery, NewMessage, Outcome, Owner, Page, Priority, PutError, Queue, RoutingKey, Search, Stats,
-    memory::{MemoryBody, MemoryDraft, MemoryOptions, MemoryQueue},
+    Clock, Draft as _, Error, MessageId, NewDelivery, NewMessage, Owner, Priority, Queue as _, RoutingKey,
+    memory::{MemoryOptions, MemoryQueue},
 };
 use posthaste_server::Envelope;
+use posthaste_testkit::counting::{Calls, Counting};
 use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 
@@ -38,94 +35,14 @@ impl Clock for Virtual {
     }
 }
 
-/// A queue that counts calls.
-struct Counting {
-    queue: MemoryQueue,
-    due: AtomicUsize,
-    claims: AtomicUsize,
-    writes: AtomicUsize,
+fn queue() -> Counting<MemoryQueue> {
+    let mut options = MemoryOptions::default();
+    options.clock = Arc::new(Virtual(Instant::now()));
+    Counting::new(MemoryQueue::new(options))
 }
 
-impl Counting {
-    fn new() -> Self {
-        let mut options = MemoryOptions::default();
-        options.clock = Arc::new(Virtual(Instant::now()));
-        let (due, claims, writes) = Default::default();
-        Self { queue: MemoryQueue::new(options), due, claims, writes }
-    }
-
-    /// Calls of `due` and `claim`, and outcomes written, since the last call.
-    fn calls(&self) -> [usize; 3] {
-        [&self.due, &self.claims, &self.writes].map(|count| count.swap(0, Relaxed))
-    }
-}
-
-impl Queue for Counting {
-    type Draft = MemoryDraft;
-    type Body = MemoryBody;
-
-    async fn put(&self, size_hint: Option<u64>) -> Result<MemoryDraft, PutError> {
-        self.queue.put(size_hint).await
-    }
-
-    async fn claim(&self, claim: Claim<'_>) -> Result<Vec<Claimed>, Error> {
-        self.claims.fetch_add(1, Relaxed);
-        self.queue.claim(claim).await
-    }
-
-    async fn body(&self, lease: &Lease) -> Result<MemoryBody, Error> {
-        self.queue.body(lease).await
-    }
-
-    async fn extend(&self, lease: &Lease, lease_for: Duration) -> Result<(), LeaseError> {
-        self.queue.extend(lease, lease_for).await
-    }
-
-    async fn gather(&self, gather: Gather<'_>) -> Result<Vec<Claimed>, Error> {
-        self.queue.gather(gather).await
-    }
-
-    async fn finish_all(
-        &self,
-        ends: Vec<(Lease, Outcome)>,
-        derived: Vec<Derived>,
-    ) -> Result<Vec<MessageId>, LeaseError> {
-        self.writes.fetch_add(1, Relaxed);
-        self.queue.finish_all(ends, derived).await
-    }
-
-    async fn due(&self, after: Option<&DueClass>, limit: usize) -> Result<Vec<DueClass>, Error> {
-        self.due.fetch_add(1, Relaxed);
-        self.queue.due(after, limit).await
-    }
-
-    async fn changed(&self, seen: Change) -> Result<Change, Error> {
-        self.queue.changed(seen).await
-    }
-
-    async fn alter(&self, message: MessageId, what: Alteration) -> Result<usize, Error> {
-        self.queue.alter(message, what).await
-    }
-
-    async fn remove(&self, message: MessageId) -> Result<(), Error> {
-        self.queue.remove(message).await
-    }
-
-    async fn search(&self, search: &Search, after: Option<MessageId>, limit: usize) -> Result<Page, Error> {
-        self.queue.search(search, after, limit).await
-    }
-
-    async fn stats(&self) -> Stats {
-        self.queue.stats().await
-    }
-
-    async fn close(&self) {
-        self.queue.close().await;
-    }
-}
-
-/// The name servers of `silent` do not answer, and those of names with `dead` fail at once. No other
-/// name exists, so mail for it fails for good.
+/// The name servers of `silent` do not answer, and those of names with `dead` fail at once. No
+/// other name exists, so mail for it fails for good.
 struct Zone;
 
 impl Zone {
@@ -151,7 +68,7 @@ impl Resolver for Zone {
 type Times = Arc<Mutex<HashMap<MessageId, Instant>>>;
 
 struct Running {
-    relay: Relay<Counting, Zone>,
+    relay: Relay<Counting<MemoryQueue>, Zone>,
     /// When each message failed, and when it was set aside.
     failed: Times,
     aside: Times,
@@ -182,7 +99,7 @@ impl Running {
             };
             times.lock().unwrap().insert(message, Instant::now());
         };
-        let relay = Relay::builder(Counting::new(), Zone, options).observer(observe).build();
+        let relay = Relay::builder(queue(), Zone, options).observer(observe).build();
         let drain = CancellationToken::new();
         let task = tokio::spawn(relay.deliver(drain.clone().cancelled_owned()));
         Self { relay, failed, aside, drain, task }
@@ -224,10 +141,10 @@ async fn new_mail_is_served_at_once_and_looks_are_few_beside_ten_thousand_due_cl
     }
     let all = running.relay.queue().queue.due(None, 20_000).await.unwrap().len();
     assert_eq!(all, 10_000);
-    // So many hints are dropped.
+    // The hints beyond their bound are dropped.
     sleep(Duration::from_secs(2)).await;
     assert!((1_000..4_096).contains(&site.what_is_known().due), "an owner does not fill a site");
-    running.relay.queue().calls();
+    running.relay.queue().take();
     let mut submitted = Vec::new();
     for number in 0..1_000 {
         let at = Instant::now();
@@ -238,7 +155,7 @@ async fn new_mail_is_served_at_once_and_looks_are_few_beside_ten_thousand_due_cl
     let took = submitted.iter().map(|(message, at)| failed[message] - *at);
     let late: Vec<_> = took.enumerate().filter(|(_, took)| *took > Duration::from_millis(1)).collect();
     assert!(late.is_empty(), "{late:?}");
-    let [due, claims, writes] = running.relay.queue().calls();
+    let Calls { due, claims, writes } = running.relay.queue().take();
     assert_eq!(writes, 1_000);
     // Forty pages are one look through all classes.
     assert!((40..=300).contains(&due) && claims <= 2_100, "{due} {claims}");
@@ -285,14 +202,14 @@ async fn the_backlog_of_dead_domains_is_deferred_in_batches_and_fails_in_time() 
     }
     let urgent = running.submit("busy", "<> BY=100;R", "dead0.test").await;
     running.pass(Duration::from_secs(50)).await;
-    let [_, claims, writes] = running.relay.queue().calls();
+    let Calls { claims, writes, .. } = running.relay.queue().take();
     assert_eq!(writes, 2_001, "each is written once for each step of the schedule");
     assert!(claims <= 150, "{claims}");
     running.pass(Duration::from_secs(900)).await;
     let failed = running.failed.lock().unwrap().clone();
     assert_eq!(failed.len(), 1);
     assert!((100..=101).contains(&(failed[&urgent] - begun).as_secs()));
-    let [_, claims, writes] = running.relay.queue().calls();
+    let Calls { claims, writes, .. } = running.relay.queue().take();
     assert!((4_000..=4_100).contains(&writes) && claims <= 2_000, "{claims} {writes}");
     running.pass(Duration::from_secs(60)).await;
     let failed = running.failed.lock().unwrap().clone();

@@ -1,9 +1,9 @@
 //! Deliveries that fail for now without an attempt: their site is down, or there is no route.
 //!
-//! Each of them is still claimed and written once for each step of its schedule: so its expiry, the
-//! deadline of BY and the report of a delay come in time, and the events tell of it. Many are
-//! written at once, so they share the waits for the disk. The alternative, to leave them in the
-//! queue until the site is up again, would need to find those that expire among a million.
+//! Each of them is still claimed and written once for each step of its schedule. So its expiry, the
+//! deadline of BY and the report of a delay come in time. Many are written at once, so they share
+//! the waits for the disk. The alternative is to leave them in the queue until the site is up
+//! again. But then those that expire would have to be found among a million.
 
 use std::sync::Arc;
 

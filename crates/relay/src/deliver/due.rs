@@ -332,8 +332,8 @@ mod tests {
         }
     }
 
-    /// Classes that always have a delivery, at a site with room for some of them: the turns that each
-    /// has had. A look comes whenever the site asks for one.
+    /// Classes that always have a delivery, at a site with room for some of them: the turns that
+    /// each has had. A look comes whenever the site asks for one.
     fn in_room(room: &Arc<Room>, classes: &[DueClass], turns: usize) -> HashMap<DueClass, usize> {
         let mut due = Due::default();
         due.share(room);

@@ -5,13 +5,15 @@
 //! octets move, without waiting in line. So silence costs no place, and places are held for as long
 //! as work takes, and not for as long as a peer likes.
 //!
-//! Three rules keep some from taking everything. First, a part of the places, and of the room for
-//! the parked, is kept for [`Standing::Proven`]. Second, no site takes the last quarter of the
-//! places that are open to it from the others: beyond its fair [`Share`] it gets a place only while
-//! more than a quarter are free. So ten slow sites leave room for an eleventh. Third, when the room
-//! is full, the holder that has been silent longest is given up for one that waits in line, if it
-//! has nothing to lose. Few are given up at a time when the line is short, so that a slow peer
-//! mostly gets its time. More are given up when the line is long.
+//! Three rules keep some from taking everything:
+//!
+//! 1. A part of the places, and of the room for the parked, is kept for [`Standing::Proven`].
+//! 2. No site takes the last quarter of the places that are open to it from the others. Beyond its
+//!    fair [`Share`] it gets a place only while more than a quarter are free. So ten slow sites
+//!    leave room for an eleventh.
+//! 3. When the room is full, the holder that has been silent longest is given up for one that waits
+//!    in line, if it has nothing to lose. Few are given up at a time when the line is short, so
+//!    that a slow peer mostly gets its time. More are given up when the line is long.
 //!
 //! Sites stand in line, and each that gets a place goes to the middle of the line. The line is
 //! served from both ends in turn. From the front, so that each gets its place; from the back, so

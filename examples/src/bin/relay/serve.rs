@@ -39,8 +39,10 @@ pub(crate) async fn run(mut config: Config, descriptors: Option<u64>) -> Result<
     let resolver = resolver(&config).map_err(Failure::Run)?;
     let mut options = LogOptions::default();
     options.max_body = config.max_message.saturating_add(64 * 1_024);
-    // For each delivery that makes progress there may be three that are silent.
-    options.max_leases = options.max_leases.max(config.relay.delivery.concurrency.saturating_mul(4));
+    // For each delivery that makes progress there may be three that are silent. Some more are
+    // deferred without an attempt.
+    let leases = config.relay.delivery.concurrency.saturating_mul(4).saturating_add(128);
+    options.max_leases = options.max_leases.max(leases);
     let queue = LogQueue::open(&config.queue, options).map_err(Failure::run)?;
     tell(&config.queue, queue.report());
     let mut options = config.relay;
