@@ -15,10 +15,9 @@
 //!    in line, if it has nothing to lose. Few are given up at a time when the line is short, so
 //!    that a slow peer mostly gets its time. More are given up when the line is long.
 //!
-//! Sites stand in line, and each that gets a place goes to the middle of the line. The line is
-//! served from both ends in turn. From the front, so that each gets its place; from the back, so
-//! that the last does not wait for a crowd before it. Those that failed lately get every fourth
-//! turn.
+//! The line is served from both ends in turn. From the front, so that each gets its place; from the
+//! back, so that the last does not wait for a crowd before it. Those that failed lately get every
+//! fourth turn.
 
 use std::{
     collections::{BTreeMap, VecDeque},
@@ -98,6 +97,9 @@ struct State {
     sites: usize,
 }
 
+/// Those that wait for a place, each with the share of its site.
+type Line = VecDeque<(Arc<Share>, oneshot::Sender<Place>)>;
+
 /// How many there are, and how many of them are not proven.
 #[derive(Debug, Clone, Copy, Default)]
 struct Count {
@@ -134,9 +136,8 @@ impl Places {
                     return self.give(&mut state, standing == Standing::Proven, Arc::clone(share));
                 }
                 let (give, waiting) = oneshot::channel();
-                let waits_already = share.waiting.load(Relaxed) > 0;
                 state.change(share, |share| share.waiting.fetch_add(1, Relaxed));
-                state.line(standing).add(share, waits_already, give);
+                state.line(standing).push_back((Arc::clone(share), give));
                 if self.is_pressed(&state) {
                     self.pressed.notify_one();
                 }
@@ -169,7 +170,7 @@ impl Places {
             return false;
         }
         let now = Instant::now();
-        let line = state.proven.waiting.saturating_add(state.new.waiting).saturating_add(state.doubtful.waiting);
+        let line = state.proven.len().saturating_add(state.new.len()).saturating_add(state.doubtful.len());
         for _ in 0..(line / LINE_FOR_EACH).max(1) {
             let longest = state.idle.iter().find(|(_, (until, _))| *until <= now).map(|(ticket, _)| *ticket);
             let Some((_, give_up)) = longest.and_then(|ticket| state.idle.remove(&ticket)) else { break };
@@ -238,10 +239,12 @@ impl Places {
         };
         let from_the_back = standing != Standing::Proven && state.turn % 2 == 1;
         for standing in lines {
-            let mut line = std::mem::take(state.line(*standing));
-            let next = line.take(from_the_back, |share| self.may_take(state, *standing, share));
+            let line = std::mem::take(state.line(*standing));
+            // Seldom must any be passed over: those of the sites that have much already.
+            let may_take = |(share, _): &(Arc<Share>, _)| self.may_take(state, *standing, share);
+            let at = if from_the_back { line.iter().rposition(may_take) } else { line.iter().position(may_take) };
             *state.line(*standing) = line;
-            let Some((share, waiting)) = next else { continue };
+            let Some((share, waiting)) = at.and_then(|at| state.line(*standing).remove(at)) else { continue };
             state.change(&share, |share| share.waiting.fetch_sub(1, Relaxed));
             if waiting.is_closed() {
                 return true;
@@ -278,51 +281,6 @@ impl Share {
     }
 }
 
-/// Those that wait for a place, by their sites.
-#[derive(Debug, Default)]
-struct Line {
-    /// No site is here twice, and none without one that waits.
-    sites: VecDeque<(Arc<Share>, VecDeque<oneshot::Sender<Place>>)>,
-    /// The number of all that wait.
-    waiting: usize,
-}
-
-impl Line {
-    /// `waits_already`: another may wait for the same site. A crowd is mostly one of sites with one
-    /// that waits, so the line is seldom searched.
-    fn add(&mut self, share: &Arc<Share>, waits_already: bool, give: oneshot::Sender<Place>) {
-        self.waiting = self.waiting.saturating_add(1);
-        let found = if waits_already { self.sites.iter_mut().find(|(site, _)| Arc::ptr_eq(site, share)) } else { None };
-        match found {
-            Some((_, waiting)) => waiting.push_back(give),
-            None => self.sites.push_back((Arc::clone(share), VecDeque::from([give]))),
-        }
-    }
-
-    /// Takes the next one of the first site that may have a place, or of the last. A site with more
-    /// goes to the middle of the line.
-    fn take(
-        &mut self,
-        from_the_back: bool,
-        may_take: impl Fn(&Share) -> bool,
-    ) -> Option<(Arc<Share>, oneshot::Sender<Place>)> {
-        let may_take = |(share, _): &(Arc<Share>, _)| may_take(share);
-        let at =
-            if from_the_back { self.sites.iter().rposition(may_take) } else { self.sites.iter().position(may_take) };
-        let (share, mut waiting) = self.sites.remove(at?)?;
-        let next = waiting.pop_front()?;
-        self.waiting = self.waiting.saturating_sub(1);
-        if !waiting.is_empty() {
-            self.sites.insert(self.sites.len().div_ceil(2), (Arc::clone(&share), waiting));
-        }
-        Some((share, next))
-    }
-
-    fn is_empty(&self) -> bool {
-        self.sites.is_empty()
-    }
-}
-
 impl State {
     /// Changes the counts of a share.
     fn change(&mut self, share: &Share, change: impl FnOnce(&Share) -> usize) {
@@ -347,19 +305,16 @@ impl State {
     fn sweep(&mut self) {
         let mut gone = Vec::new();
         for line in [&mut self.proven, &mut self.new, &mut self.doubtful] {
-            line.sites.retain_mut(|(share, waiting)| {
-                let before = waiting.len();
-                waiting.retain(|waiting| !waiting.is_closed());
-                let left = before.saturating_sub(waiting.len());
-                line.waiting = line.waiting.saturating_sub(left);
-                if left > 0 {
-                    gone.push((Arc::clone(share), left));
+            line.retain(|(share, waiting)| {
+                let is_here = !waiting.is_closed();
+                if !is_here {
+                    gone.push(Arc::clone(share));
                 }
-                !waiting.is_empty()
+                is_here
             });
         }
-        for (share, left) in gone {
-            self.change(&share, |share| share.waiting.fetch_sub(left, Relaxed));
+        for share in gone {
+            self.change(&share, |share| share.waiting.fetch_sub(1, Relaxed));
         }
     }
 }
@@ -549,7 +504,7 @@ mod tests {
         drop(waiting);
         assert!(now(&places, Standing::New).is_some());
         let state = places.state();
-        assert_eq!((state.moving.all, state.silent.all, state.new.waiting, state.sites), (0, 0, 0, 0));
+        assert_eq!((state.moving.all, state.silent.all, state.new.len(), state.sites), (0, 0, 0, 0));
     }
 
     #[tokio::test(start_paused = true)]
