@@ -9,6 +9,8 @@ use std::time::Duration;
 use posthaste_queue::DueClass;
 use tokio::time::Instant;
 
+use super::{room::Passed, routing};
+
 /// Classes that are taken from the queue at once: about a millisecond.
 pub(super) const PAGE: usize = 256;
 /// The pause between two pages.
@@ -35,8 +37,8 @@ pub(super) struct Looks {
     found: usize,
     /// Another look is wanted.
     is_wanted: bool,
-    /// There was no room for some classes in the look that is under way, or in the last one.
-    has_missed: bool,
+    /// What the look that is under way, or the last one, has passed over.
+    passed: Passed,
     /// When the next page is to be taken.
     at: Instant,
     /// When the next look may begin, and when if there is room again.
@@ -47,8 +49,9 @@ pub(super) struct Looks {
 
 impl Looks {
     pub(super) const fn new(now: Instant) -> Self {
-        let (is_wanted, has_missed, hurries) = (false, false, false);
-        Self { number: 0, after: None, found: 0, is_wanted, has_missed, at: now, earliest: (now, now), hurries }
+        let passed = Passed { missed: false, held: false };
+        let (is_wanted, hurries) = (false, false);
+        Self { number: 0, after: None, found: 0, is_wanted, passed, at: now, earliest: (now, now), hurries }
     }
 
     /// Something may have become due. It is looked for soon: a hint may come first, and a single
@@ -80,7 +83,7 @@ impl Looks {
 
     /// Returns `true` if there was no room for some classes.
     pub(super) const fn has_missed(&self) -> bool {
-        self.has_missed
+        self.passed.missed
     }
 
     pub(super) const fn number(&self) -> u64 {
@@ -91,15 +94,16 @@ impl Looks {
     pub(super) fn begin(&mut self) -> Option<DueClass> {
         if self.after.is_none() {
             self.number = self.number.wrapping_add(1);
-            (self.found, self.is_wanted, self.has_missed) = (0, false, false);
+            (self.found, self.is_wanted, self.passed) = (0, false, Passed::default());
         }
         self.after.clone()
     }
 
     /// Ends a page with this many classes, and this last one.
-    pub(super) fn end(&mut self, now: Instant, count: usize, last: Option<DueClass>, missed: bool) {
+    pub(super) fn end(&mut self, now: Instant, count: usize, last: Option<DueClass>, passed: Passed) {
         self.found = self.found.saturating_add(count);
-        self.has_missed |= missed;
+        self.passed.missed |= passed.missed;
+        self.passed.held |= passed.held;
         if count == PAGE {
             self.after = last;
             self.at = if self.hurries { now } else { now + PAUSE };
@@ -110,15 +114,20 @@ impl Looks {
         let of_all = |each: Duration| each.saturating_mul(found).min(MOST);
         self.earliest = (now + of_all(FOR_EACH).max(LEAST), now + of_all(FOR_EACH_MISSED));
         self.at = self.earliest.0;
-        if self.has_missed && !self.is_wanted {
-            self.is_wanted = true;
-            self.at = self.at.max(now + MISSED);
-        }
+        let wait = match self.passed {
+            _ if self.is_wanted => return,
+            Passed { missed: true, .. } => MISSED,
+            // Their routes may have changed.
+            Passed { held: true, .. } => routing::KNOWN,
+            Passed { missed: false, held: false } => return,
+        };
+        self.is_wanted = true;
+        self.at = self.at.max(now + wait);
     }
 
     /// The queue has failed. Waits for its next change.
     pub(super) fn give_up(&mut self) {
-        (self.after, self.is_wanted, self.has_missed, self.hurries) = (None, false, false, false);
+        (self.after, self.is_wanted, self.passed, self.hurries) = (None, false, Passed::default(), false);
     }
 }
 
@@ -138,7 +147,7 @@ mod tests {
             assert_eq!(looks.begin().is_none(), first);
             let count = left.min(PAGE);
             let class = DueClass { key: RoutingKey::new("a").unwrap(), priority: Priority(0), owner: Owner::default() };
-            looks.end(now, count, Some(class), missed);
+            looks.end(now, count, Some(class), Passed { missed, held: false });
             (left, first) = (left - count, false);
             if count < PAGE {
                 return now;
@@ -172,7 +181,7 @@ mod tests {
         let first = looks.number() + 1;
         looks.begin();
         looks.want(looks.at());
-        looks.end(looks.at(), 3, None, false);
+        looks.end(looks.at(), 3, None, Passed::default());
         assert!(looks.is_wanted() && looks.number() == first);
         look(&mut looks, 3, false);
         assert!(!looks.is_wanted() && looks.number() == first + 1);
@@ -193,5 +202,18 @@ mod tests {
         assert_eq!(looks.at(), ended + 510 * MS);
         look(&mut looks, 20, false);
         assert!(!looks.is_wanted() && !looks.has_missed());
+    }
+
+    #[test]
+    fn what_routes_hold_is_looked_at_each_minute() {
+        let now = Instant::now();
+        let mut looks = Looks::new(now);
+        looks.want(now);
+        for _ in 0..3 {
+            looks.begin();
+            let now = looks.at();
+            looks.end(now, 2, None, Passed { missed: false, held: true });
+            assert_eq!((looks.is_wanted(), looks.at()), (true, now + Duration::from_secs(60)));
+        }
     }
 }

@@ -9,7 +9,7 @@
 //! and served at once ([`hints`]). And when the queue says that something may be due, the loop
 //! *looks*: it goes through all due classes, page by page. Looks have a pace ([`looks`]), so their
 //! cost does not grow with the number of messages. A hint that is lost costs time, and nothing
-//! else. Nothing polls.
+//! else. Nothing polls; only what routes hold is looked at each minute.
 //!
 //! **Architecture invariant: a look-up costs no place, a wait costs no place, and the loop waits
 //! for neither.** A worker takes four steps. It looks up the hosts of its site ([`lookup`]), takes
@@ -55,6 +55,7 @@ mod sites;
 mod throttle;
 #[cfg(test)]
 mod throttled;
+mod weights;
 mod window;
 mod words;
 mod worker;
@@ -80,7 +81,7 @@ pub(crate) use hints::{Hint, Hints};
 use looks::{Looks, PAGE};
 use places::{Bounds, Places};
 use room::Room;
-use routing::Routing;
+use routing::{Next, Routing};
 use site::Site;
 pub(crate) use sites::KnownSites;
 use sites::Sites;
@@ -190,12 +191,12 @@ async fn look<Q: Queue, R: Resolver>(
     for class in classes {
         offer(crew, sites, &options, class, Offer::Look(looks.number()));
     }
-    looks.end(Instant::now(), count, last, crew.room.take_missed());
+    looks.end(Instant::now(), count, last, crew.room.take_passed());
     Ok(())
 }
 
 /// Hands a due class to its site, and hires a worker if the site wants one. The worker waits by
-/// itself. A class without a known route is passed over.
+/// itself. A class that is held, or without a known route, is passed over.
 fn offer<Q: Queue, R: Resolver>(
     crew: &Arc<Crew<Q, R>>,
     sites: &Mutex<Sites>,
@@ -208,7 +209,11 @@ fn offer<Q: Queue, R: Resolver>(
         let shelf = Shelf::new(delivery.idle, crew.budget.clone());
         Site::new(name, leads, delivery.concurrency_per_site, shelf, crew.shared.health.clone()).in_room(&crew.room)
     };
-    let Some(leads) = routing::find(crew, options, &class) else { return };
+    let leads = match routing::find(crew, options, &class) {
+        Next::Site(leads) => leads,
+        Next::Asked => return,
+        Next::Held => return crew.room.note_held(),
+    };
     match sites.lock().unwrap_or_else(PoisonError::into_inner).of(&class.key, leads, make) {
         Some(site) => {
             if let Some(turn) = site.offer_for(class, offer) {

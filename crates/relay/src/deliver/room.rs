@@ -15,8 +15,18 @@ pub(super) struct Room {
     site: usize,
     known: AtomicUsize,
     has_missed: AtomicBool,
+    has_held: AtomicBool,
     /// Notified when a site that has missed classes has few others.
     pub(super) hungry: Notify,
+}
+
+/// What a look has passed over.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct Passed {
+    /// Classes for which there was no room.
+    pub(super) missed: bool,
+    /// Classes that are held by their routes.
+    pub(super) held: bool,
 }
 
 /// The classes that each site may know while the relay's room is full, so that every site has work.
@@ -30,8 +40,9 @@ impl Default for Room {
 
 impl Room {
     pub(super) fn new(relay: usize, site: usize) -> Self {
-        let (known, has_missed, hungry) = (AtomicUsize::new(0), AtomicBool::new(false), Notify::new());
-        Self { relay, site, known, has_missed, hungry }
+        let (known, hungry) = (AtomicUsize::new(0), Notify::new());
+        let (has_missed, has_held) = (AtomicBool::new(false), AtomicBool::new(false));
+        Self { relay, site, known, has_missed, has_held, hungry }
     }
 
     /// The most classes of a site now.
@@ -52,9 +63,14 @@ impl Room {
         self.has_missed.store(true, Relaxed);
     }
 
-    /// Returns `true` if a look has missed classes since the last call.
-    pub(super) fn take_missed(&self) -> bool {
-        self.has_missed.swap(false, Relaxed)
+    /// A class was offered that is held by its route.
+    pub(super) fn note_held(&self) {
+        self.has_held.store(true, Relaxed);
+    }
+
+    /// What was passed over since the last call.
+    pub(super) fn take_passed(&self) -> Passed {
+        Passed { missed: self.has_missed.swap(false, Relaxed), held: self.has_held.swap(false, Relaxed) }
     }
 
     #[cfg(test)]

@@ -3,6 +3,7 @@
 mod config;
 mod control;
 mod demo;
+mod leads;
 mod limits;
 mod log;
 mod secret;
@@ -51,11 +52,13 @@ enum Command {
     },
     /// Check a configuration and the files that it names, and start nothing. Every mistake is named
     /// at once. Exits 2 if the relay would not start with it, and 0 if there are warnings at most.
-    /// Prints the DNS records of the keys that sign mail.
+    /// Prints the routes, and the DNS records of the keys that sign mail.
     Check {
         /// The configuration.
         #[arg(long, value_name = "FILE")]
         config: Option<PathBuf>,
+        #[command(flatten)]
+        question: leads::Question,
     },
     /// Read a password, one line from standard input, and print what to write for an account's
     /// `verifier`. No client can log in with it. But a person who reads it can try passwords out,
@@ -97,7 +100,7 @@ fn main() -> ExitCode {
     let result = match arguments.command {
         Command::Demo(options) => runtime.block_on(demo::run(options)),
         Command::Serve { config } => with(config, |config| runtime.block_on(serve::run(config, descriptors))),
-        Command::Check { config } => with(config, |config| check(&config)),
+        Command::Check { config, question } => with(config, |config| check(&config, &question)),
         Command::Verifier { iterations } => print_verifier(iterations),
         Command::Status { config } => with(config, |config| runtime.block_on(control::ask(&config))),
     };
@@ -143,12 +146,15 @@ impl Failure {
     }
 }
 
-fn check(config: &Config) -> Result<(), Failure> {
+fn check(config: &Config, question: &leads::Question) -> Result<(), Failure> {
     for warning in &config.warnings {
         eprintln!("{warning}");
     }
     if let Err(problem) = serve::resolver(config) {
         return Err(Failure::Configuration(format!("{}: servers: {problem}", config.name)));
+    }
+    if let Some(answer) = question.answer(config)? {
+        return print(&answer);
     }
     let also = match config.warnings.len() {
         0 => String::new(),
@@ -157,7 +163,9 @@ fn check(config: &Config) -> Result<(), Failure> {
     };
     let records: String = config.dkim_records.iter().map(|record| format!("{record}\n")).collect();
     let publish = if records.is_empty() { "" } else { "\nThe public keys for DKIM, as zone files have them:\n" };
-    print(&format!("{}: no mistake found{also}\n{publish}{records}", config.name))
+    let routes: String = config.routes.iter().map(|route| format!("  {route}\n")).collect();
+    let routes = format!("\nThe routes, in order:\n{routes}");
+    print(&format!("{}: no mistake found{also}\n{routes}{publish}{records}", config.name))
 }
 
 fn print_verifier(iterations: u32) -> Result<(), Failure> {
