@@ -20,7 +20,7 @@ use std::{
 use bytes::Bytes;
 use posthaste_client::{Answer, MxRecord, ResolveError, Resolver};
 use posthaste_queue::{
-    MessageId, Owner, Queue as _,
+    MessageId, Owner,
     log::{LogOptions, LogQueue},
 };
 use posthaste_relay::{Event, NextHop, Relay, RelayOptions, Route, RouteTable};
@@ -44,7 +44,9 @@ fn main() {
     let is_trial = !std::env::args().any(|argument| argument == "--bench");
     let messages = std::env::var("MESSAGES").ok().and_then(|count| count.parse().ok()).unwrap_or(100_000);
     let (messages, time) = if is_trial { (200, Duration::from_millis(400)) } else { (messages, TIME) };
-    println!("| backlog | live messages | p50, ms | p99, ms | looks, claims and writes | of these for a live message | backlog delivered | memory, MiB |");
+    println!(
+        "| backlog | live messages | p50, ms | p99, ms | looks, claims and writes | of these for a live message | backlog delivered | memory, MiB |"
+    );
     println!("|---|---|---|---|---|---|---|---|");
     for backlog in [0, messages] {
         runtime.block_on(measure(backlog, time));
