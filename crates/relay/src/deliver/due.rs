@@ -61,6 +61,13 @@ impl Due {
         self.room = Arc::clone(room);
     }
 
+    /// Forgets all classes.
+    pub(super) fn clear(&mut self) {
+        let mut empty = Self::default();
+        empty.share(&self.room);
+        *self = empty;
+    }
+
     /// Adds a class, behind the other keys of its owner.
     pub(super) fn add(&mut self, class: DueClass, offer: Offer) -> Added {
         if let Offer::Look(number) = offer

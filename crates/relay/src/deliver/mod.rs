@@ -94,8 +94,7 @@ pub(crate) async fn run<Q: Queue, R: Resolver>(
     shared: Arc<Shared<Q, R>>,
     drain: CancellationToken,
 ) -> Result<(), Error> {
-    let options = shared.options();
-    let (concurrency, patience) = (options.delivery.concurrency.max(1), options.delivery.drain);
+    let concurrency = shared.options().delivery.concurrency.max(1);
     let (tasks, abort) = (TaskTracker::new(), CancellationToken::new());
     // Dropping this future aborts the workers.
     let _abort = abort.clone().drop_guard();
@@ -120,6 +119,7 @@ pub(crate) async fn run<Q: Queue, R: Resolver>(
         tokio::spawn(async move { abort.run_until_cancelled(places.relieve()).await });
     }
     let sites = crew.shared.sites.begin();
+    let mut options = crew.shared.options();
     let mut seen = Change::default();
     let mut looks = Looks::new(Instant::now());
     let result = loop {
@@ -132,17 +132,19 @@ pub(crate) async fn run<Q: Queue, R: Resolver>(
                 Err(error) => break Err(error),
             },
             classes = crew.shared.hints.next() => {
-                let options = crew.shared.options();
+                renew(&crew, &sites, &mut options);
                 for class in classes {
                     offer(&crew, &sites, &options, class, Offer::Hint);
                 }
             }
+            () = crew.shared.reloaded.notified() => looks.want_at_once(Instant::now()),
             () = crew.routed.notified() => looks.want(Instant::now()),
             () = crew.left.notified(), if looks.has_missed() => looks.want(Instant::now()),
             () = crew.room.hungry.notified() => looks.want_at_once(Instant::now()),
             () = tokio::time::sleep_until(looks.at()), if looks.is_wanted() => {
+                renew(&crew, &sites, &mut options);
                 let looked = tokio::select! {
-                    looked = look(&crew, &sites, &mut looks) => looked,
+                    looked = look(&crew, &sites, &options, &mut looks) => looked,
                     () = drain.cancelled() => break Ok(()),
                 };
                 match looked {
@@ -164,6 +166,7 @@ pub(crate) async fn run<Q: Queue, R: Resolver>(
         tasks.spawn(async move { site.shelf.close().await });
     }
     tasks.close();
+    let patience = crew.shared.options().delivery.drain;
     if tokio::time::timeout(patience, tasks.wait()).await.is_err() {
         warn!(left = tasks.len(), "deliveries aborted at the end of the drain, to be tried again later");
         abort.cancel();
@@ -176,10 +179,24 @@ pub(crate) async fn run<Q: Queue, R: Resolver>(
     }
 }
 
+/// Takes the options if they have changed.
+fn renew<Q: Queue, R: Resolver>(crew: &Crew<Q, R>, sites: &Mutex<Sites>, options: &mut Arc<RelayOptions>) {
+    if crew.shared.is_current(options) {
+        return;
+    }
+    *options = crew.shared.options();
+    crew.routing.forget();
+    let gone = sites.lock().unwrap_or_else(PoisonError::into_inner).gone();
+    for site in gone {
+        crew.tasks.spawn(async move { site.shelf.close().await });
+    }
+}
+
 /// Hands the due classes of the next page to their sites.
 async fn look<Q: Queue, R: Resolver>(
     crew: &Arc<Crew<Q, R>>,
     sites: &Mutex<Sites>,
+    options: &Arc<RelayOptions>,
     looks: &mut Looks,
 ) -> Result<(), Error> {
     let after = looks.begin();
@@ -187,9 +204,9 @@ async fn look<Q: Queue, R: Resolver>(
         sites.lock().unwrap_or_else(PoisonError::into_inner).forget();
     }
     let classes = crew.shared.queue.due(after.as_ref(), PAGE).await?;
-    let (count, last, options) = (classes.len(), classes.last().cloned(), crew.shared.options());
+    let (count, last) = (classes.len(), classes.last().cloned());
     for class in classes {
-        offer(crew, sites, &options, class, Offer::Look(looks.number()));
+        offer(crew, sites, options, class, Offer::Look(looks.number()));
     }
     looks.end(Instant::now(), count, last, crew.room.take_passed());
     Ok(())
@@ -214,9 +231,17 @@ fn offer<Q: Queue, R: Resolver>(
         Next::Asked => return,
         Next::Held => return crew.room.note_held(),
     };
-    match sites.lock().unwrap_or_else(PoisonError::into_inner).of(&class.key, leads, make) {
-        Some(site) => {
-            if let Some(turn) = site.offer_for(class, offer) {
+    let offered = {
+        let mut sites = sites.lock().unwrap_or_else(PoisonError::into_inner);
+        // Under the lock: what follows a change of options comes after this.
+        if !crew.shared.is_current(options) {
+            return crew.room.note_missed();
+        }
+        sites.of(&class.key, leads, make).map(|site| site.offer_for(class, offer))
+    };
+    match offered {
+        Some(turn) => {
+            if let Some(turn) = turn {
                 worker::hire(crew, turn);
             }
         }

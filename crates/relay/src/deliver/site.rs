@@ -5,7 +5,7 @@
 mod tests;
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
@@ -75,6 +75,8 @@ struct State {
     /// Workers whose servers are silent, by their numbers.
     silent: HashMap<u64, Silent>,
     next_number: u64,
+    /// Hosts of the route that failed, and have not been ready since.
+    failing: HashSet<Box<str>>,
     /// When a connection was last given up for one to a better host.
     returned: Option<Instant>,
     /// The site could not be reached: until when that counts, and why.
@@ -208,7 +210,7 @@ impl Site {
     /// Returns `true` if one worker, whose server is not silent, is one too many: those that were
     /// stuck, or silent, work again.
     fn has_too_many(&self, state: &mut State) -> bool {
-        let limit = self.limit(state);
+        let limit = state.limit();
         if state.workers <= limit {
             return false;
         }
@@ -217,7 +219,7 @@ impl Site {
     }
 
     fn hire(self: &Arc<Self>, state: &mut State) -> Option<Turn> {
-        let limit = self.limit(state);
+        let limit = state.limit();
         if state.workers >= limit {
             let scouts = usize::from(state.has_others() && state.silent.len() >= state.workers);
             if state.working(&self.health) >= limit.saturating_add(scouts) {
@@ -233,12 +235,6 @@ impl Site {
         let number = state.next_number;
         state.next_number = number.wrapping_add(1);
         Some(Turn { site: Arc::clone(self), number, has_come: false, left: false })
-    }
-
-    /// The most workers. One is enough for a site that is down: it makes no connection, and defers
-    /// many deliveries at once.
-    fn limit(&self, state: &State) -> usize {
-        if state.is_down(Instant::now()) { 1 } else { state.throttle.limit() }
     }
 
     /// When the next delivery may begin. `None`: now.
@@ -283,12 +279,34 @@ impl Site {
         is_idle && (must_be || (!is_down && !is_proven))
     }
 
+    /// The options have changed. What they may have decided is forgotten: the classes that are due,
+    /// which may lead elsewhere now, the hosts, and why they could not be reached. What the site has
+    /// taught stays.
+    pub(super) fn renew(&self, limit: usize) {
+        let mut state = self.state();
+        state.throttle.set_most(limit);
+        state.due.clear();
+        (state.found, state.down) = (None, None);
+    }
+
     /// Marks the site as unreachable: all its other due deliveries are deferred for the same
     /// reason, without an attempt.
     pub(super) fn mark_down(&self, why: Unreachable, wait: Duration) {
         let (mut state, now) = (self.state(), Instant::now());
         state.down = Some((now + wait, why));
         (state.proven, state.doubtful) = (None, Some(now + DOUBTFUL));
+    }
+
+    /// A host that the route names has failed. Returns `true` if it had not before: the log has one
+    /// line for it. A site has as many as its route names.
+    pub(super) fn begins_to_fail(&self, host: &str) -> bool {
+        let mut state = self.state();
+        !state.failing.contains(host) && state.failing.insert(host.into())
+    }
+
+    /// A host is ready for mail. Returns `true` if it had failed.
+    pub(super) fn ends_to_fail(&self, host: &str) -> bool {
+        self.state().failing.remove(host)
     }
 
     pub(super) fn mark_up(&self) {
@@ -361,6 +379,7 @@ impl State {
             coming: 0,
             silent: HashMap::new(),
             next_number: 0,
+            failing: HashSet::new(),
             returned: None,
             down: None,
             found: None,
@@ -375,6 +394,12 @@ impl State {
     fn at_work(&self) -> usize {
         let waiters = usize::from(self.waiter.is_some()).saturating_add(self.coming);
         self.workers.saturating_sub(waiters)
+    }
+
+    /// The most workers. One is enough for a site that is down: it makes no connection, and defers
+    /// many deliveries at once.
+    fn limit(&self) -> usize {
+        if self.is_down(Instant::now()) { 1 } else { self.throttle.limit() }
     }
 
     fn is_down(&self, now: Instant) -> bool {

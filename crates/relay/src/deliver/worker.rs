@@ -23,7 +23,7 @@ use super::{
     site::{ASKED_NOW, Look, Site, Turn, Unreachable},
     write_back::set_aside,
 };
-use crate::{NextHop, shared::Shared};
+use crate::{NextHop, RelayOptions, shared::Shared};
 
 /// The state that all workers share.
 #[derive(Debug)]
@@ -126,6 +126,7 @@ async fn work<Q: Queue, R: Resolver>(crew: Arc<Crew<Q, R>>, mut turn: Turn, plac
             }
         }
         is_prepared = false;
+        let options = crew.shared.options();
         let Some(class) = turn.next() else {
             // It is kept, or closed, before the worker leaves: so the next hop never sees more
             // connections than the limit.
@@ -136,11 +137,17 @@ async fn work<Q: Queue, R: Resolver>(crew: Arc<Crew<Q, R>>, mut turn: Turn, plac
             }
             continue;
         };
+        if !crew.shared.is_current(&options) {
+            // The class may lead elsewhere by now, and the loop finds that out.
+            crew.shared.reloaded.notify_one();
+            turn.site().is_unused();
+            continue;
+        }
         // A connection that is left may still deliver.
         let is_connected = connection.is_some() || !turn.site().shelf.is_empty();
         let claimed = match turn.site().why_not().filter(|_| !is_connected) {
-            None => claim(&crew, turn.site(), &class, 1).await,
-            Some(why) => defer(&crew, turn.site(), &class, &why).await,
+            None => claim(&crew, turn.site(), &class, 1, &options).await,
+            Some(why) => defer(&crew, turn.site(), &class, &why, &options).await,
         };
         match claimed {
             Ok(Some(jobs)) => {
@@ -185,21 +192,23 @@ async fn claim<Q: Queue, R: Resolver>(
     site: &Arc<Site>,
     class: &DueClass,
     max: usize,
+    options: &Arc<RelayOptions>,
 ) -> Result<Option<Vec<Job>>, Error> {
     let from = std::slice::from_ref(class);
-    let options = crew.shared.options();
     let claim = Claim { from, max, lease: options.delivery.lease };
     let claimed = crew.shared.queue.claim(claim).await?;
     if claimed.is_empty() {
         return Ok(None);
     }
-    if let Some(turn) = site.offer(class.clone()) {
+    if crew.shared.is_current(options)
+        && let Some(turn) = site.offer(class.clone())
+    {
         hire(crew, turn);
     }
     let mut jobs = Vec::with_capacity(claimed.len());
     for claimed in claimed {
         let message = claimed.lease.message();
-        match Job::open(claimed, Arc::clone(&options)) {
+        match Job::open(claimed, Arc::clone(options)) {
             Ok(job) => jobs.push(job),
             Err(error) => set_aside(&crew.shared, message, &error.to_string()).await,
         }
@@ -214,10 +223,11 @@ async fn defer<Q: Queue, R: Resolver>(
     site: &Arc<Site>,
     class: &DueClass,
     why: &Unreachable,
+    options: &Arc<RelayOptions>,
 ) -> Result<Option<Vec<Job>>, Error> {
     // The semaphore is never closed.
     let _permit = crew.deferring.acquire().await;
-    let Some(jobs) = claim(crew, site, class, defer::BATCH).await? else { return Ok(None) };
+    let Some(jobs) = claim(crew, site, class, defer::BATCH, options).await? else { return Ok(None) };
     Ok(Some(defer::all(crew, site, jobs, why).await))
 }
 

@@ -45,6 +45,19 @@ pub(crate) fn fit(config: &mut Config, descriptors: Option<u64>) {
     );
 }
 
+/// That the numbers of a configuration are too high for these descriptors, and what the relay would
+/// run with. `None`: there are enough.
+pub(crate) fn shortage(config: &Config, descriptors: Option<u64>) -> Option<String> {
+    let wanted = (config.server.connections, config.relay.delivery.concurrency);
+    let ((mut connections, mut concurrency), descriptors) = (wanted, descriptors?);
+    let needed = shrink(&mut connections, &mut concurrency, descriptors)?;
+    Some(format!(
+        "{}: warning: limits.connections {} and delivery.concurrency {} need {needed} descriptors, and here {descriptors} \
+         are allowed, for {connections} and {concurrency}; allow more (LimitNOFILE= of systemd, ulimit -n), or configure less",
+        config.name, wanted.0, wanted.1,
+    ))
+}
+
 /// The descriptors that this many clients and deliveries at once may take.
 pub(crate) fn needed(connections: usize, concurrency: usize) -> u64 {
     let of = |count: usize, each: u64| u64::try_from(count).unwrap_or(u64::MAX).saturating_mul(each);
