@@ -1,9 +1,10 @@
 //! Delivery: from deliveries that are due to the connections that make them.
 //!
 //! What is due is told by *class*: a key, a priority and an owner. One loop finds the route of each
-//! key ([`routing`]) and hands the class to a *site*, the next hop that the mail goes to. The site
-//! gives owners their turns ([`due`]), and has *workers*. Each worker has a connection of its own,
-//! which it keeps for the next message.
+//! key ([`routing`]) and, if that leads by MX, the mail hosts of its domain ([`domains`]). It hands
+//! the class to a *site*, the next hop that the mail goes to. Domains with the same mail hosts are
+//! one site. The site gives owners their turns ([`due`]), and has *workers*. Each worker has a
+//! connection of its own, which it keeps for the next message.
 //!
 //! The loop hears of classes in two ways. What the relay itself puts into the queue is a *hint*,
 //! and served at once ([`hints`]). And when the queue says that something may be due, the loop
@@ -12,9 +13,9 @@
 //! else. Nothing polls; only what routes hold is looked at each minute.
 //!
 //! **Architecture invariant: a look-up costs no place, a wait costs no place, and the loop waits
-//! for neither.** A worker takes four steps. It looks up the hosts of its site ([`lookup`]), takes
-//! one of the [`places`], claims a delivery, and tries the addresses of the hosts ([`attempt`]). So
-//! no delivery is claimed, and no lease runs, before there is a place for it.
+//! for neither.** A worker takes four steps. It looks up the addresses of its site ([`lookup`]),
+//! takes one of the [`places`], claims a delivery, and tries the addresses of the hosts
+//! ([`attempt`]). So no delivery is claimed, and no lease runs, before there is a place for it.
 //!
 //! A *place* is the right to a connection on which octets move. A connection that is silent for a
 //! fifth of a second gives its place up, and takes it back when octets move again ([`flow`]). Mute
@@ -36,9 +37,11 @@ mod connect;
 #[cfg(test)]
 mod crowd;
 mod defer;
+mod domains;
 mod due;
 mod fit;
 mod flow;
+mod hand_over;
 mod hints;
 mod job;
 mod letter;
@@ -61,7 +64,7 @@ mod words;
 mod worker;
 mod write_back;
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, PoisonError};
 
 use posthaste_client::{
     Resolver,
@@ -84,7 +87,6 @@ use room::Room;
 use routing::{Next, Routing};
 use site::Site;
 pub(crate) use sites::KnownSites;
-use sites::Sites;
 pub use words::Cause;
 pub(crate) use words::Words;
 use worker::Crew;
@@ -99,12 +101,16 @@ pub(crate) async fn run<Q: Queue, R: Resolver>(
     // Dropping this future aborts the workers.
     let _abort = abort.clone().drop_guard();
     let silent = concurrency.saturating_mul(3);
+    let domains = Arc::default();
+    let sites = shared.sites.begin(Arc::clone(&domains));
     let crew = Arc::new(Crew {
         shared,
         places: Places::new(Bounds { moving: concurrency, silent }),
         lookups: Places::new(lookup::BOUNDS),
         budget: Budget::new(concurrency),
         routing: Routing::default(),
+        domains,
+        sites,
         routed: Notify::new(),
         left: Notify::new(),
         room: Arc::new(Room::default()),
@@ -118,7 +124,6 @@ pub(crate) async fn run<Q: Queue, R: Resolver>(
         // Not a tracked task, since a drain waits for those.
         tokio::spawn(async move { abort.run_until_cancelled(places.relieve()).await });
     }
-    let sites = crew.shared.sites.begin();
     let mut options = crew.shared.options();
     let mut seen = Change::default();
     let mut looks = Looks::new(Instant::now());
@@ -132,9 +137,9 @@ pub(crate) async fn run<Q: Queue, R: Resolver>(
                 Err(error) => break Err(error),
             },
             classes = crew.shared.hints.next() => {
-                renew(&crew, &sites, &mut options);
+                renew(&crew, &mut options);
                 for class in classes {
-                    offer(&crew, &sites, &options, class, Offer::Hint);
+                    offer(&crew, class, Offer::Hint);
                 }
             }
             () = crew.shared.reloaded.notified() => looks.want_at_once(Instant::now()),
@@ -142,9 +147,9 @@ pub(crate) async fn run<Q: Queue, R: Resolver>(
             () = crew.left.notified(), if looks.has_missed() => looks.want(Instant::now()),
             () = crew.room.hungry.notified() => looks.want_at_once(Instant::now()),
             () = tokio::time::sleep_until(looks.at()), if looks.is_wanted() => {
-                renew(&crew, &sites, &mut options);
+                renew(&crew, &mut options);
                 let looked = tokio::select! {
-                    looked = look(&crew, &sites, &options, &mut looks) => looked,
+                    looked = look(&crew, &mut looks) => looked,
                     () = drain.cancelled() => break Ok(()),
                 };
                 match looked {
@@ -161,7 +166,7 @@ pub(crate) async fn run<Q: Queue, R: Resolver>(
             () = drain.cancelled() => break Ok(()),
         }
     };
-    let all: Vec<_> = sites.lock().unwrap_or_else(PoisonError::into_inner).all().collect();
+    let all: Vec<_> = crew.sites.lock().unwrap_or_else(PoisonError::into_inner).all().collect();
     for site in all {
         tasks.spawn(async move { site.shelf.close().await });
     }
@@ -180,71 +185,60 @@ pub(crate) async fn run<Q: Queue, R: Resolver>(
 }
 
 /// Takes the options if they have changed.
-fn renew<Q: Queue, R: Resolver>(crew: &Crew<Q, R>, sites: &Mutex<Sites>, options: &mut Arc<RelayOptions>) {
+fn renew<Q: Queue, R: Resolver>(crew: &Crew<Q, R>, options: &mut Arc<RelayOptions>) {
     if crew.shared.is_current(options) {
         return;
     }
     *options = crew.shared.options();
     crew.routing.forget();
-    let gone = sites.lock().unwrap_or_else(PoisonError::into_inner).gone();
+    let gone = crew.sites.lock().unwrap_or_else(PoisonError::into_inner).gone();
     for site in gone {
         crew.tasks.spawn(async move { site.shelf.close().await });
     }
 }
 
 /// Hands the due classes of the next page to their sites.
-async fn look<Q: Queue, R: Resolver>(
-    crew: &Arc<Crew<Q, R>>,
-    sites: &Mutex<Sites>,
-    options: &Arc<RelayOptions>,
-    looks: &mut Looks,
-) -> Result<(), Error> {
+async fn look<Q: Queue, R: Resolver>(crew: &Arc<Crew<Q, R>>, looks: &mut Looks) -> Result<(), Error> {
     let after = looks.begin();
     if after.is_none() {
-        sites.lock().unwrap_or_else(PoisonError::into_inner).forget();
+        crew.sites.lock().unwrap_or_else(PoisonError::into_inner).forget();
     }
     let classes = crew.shared.queue.due(after.as_ref(), PAGE).await?;
     let (count, last) = (classes.len(), classes.last().cloned());
     for class in classes {
-        offer(crew, sites, options, class, Offer::Look(looks.number()));
+        offer(crew, class, Offer::Look(looks.number()));
     }
     looks.end(Instant::now(), count, last, crew.room.take_passed());
     Ok(())
 }
 
 /// Hands a due class to its site, and hires a worker if the site wants one. The worker waits by
-/// itself. A class that is held, or without a known route, is passed over.
-fn offer<Q: Queue, R: Resolver>(
-    crew: &Arc<Crew<Q, R>>,
-    sites: &Mutex<Sites>,
-    options: &Arc<RelayOptions>,
-    class: DueClass,
-    offer: Offer,
-) {
+/// itself. A class is passed over if it is held, if its route or mail hosts are not known yet, or
+/// if there is no room for its site.
+fn offer<Q: Queue, R: Resolver>(crew: &Arc<Crew<Q, R>>, class: DueClass, offer: Offer) {
+    let options = crew.shared.options();
     let delivery = &options.delivery;
-    let make = |name, leads| {
+    let make = |name, leads, hosts| {
         let shelf = Shelf::new(delivery.idle, crew.budget.clone());
-        Site::new(name, leads, delivery.concurrency_per_site, shelf, crew.shared.health.clone()).in_room(&crew.room)
+        let site = Site::new(name, leads, delivery.concurrency_per_site, shelf, crew.shared.health.clone());
+        site.in_room(&crew.room).with_hosts(hosts)
     };
-    let leads = match routing::find(crew, options, &class) {
+    let leads = match routing::find(crew, &options, &class) {
         Next::Site(leads) => leads,
         Next::Asked => return,
         Next::Held => return crew.room.note_held(),
     };
+    let Some((leads, hosts)) = domains::find(crew, &class, leads) else { return };
     let offered = {
-        let mut sites = sites.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut sites = crew.sites.lock().unwrap_or_else(PoisonError::into_inner);
         // Under the lock: what follows a change of options comes after this.
-        if !crew.shared.is_current(options) {
-            return crew.room.note_missed();
-        }
-        sites.of(&class.key, leads, make).map(|site| site.offer_for(class, offer))
+        let is_current = crew.shared.is_current(&options);
+        let site = if is_current { sites.of(&class.key, leads, hosts, make) } else { None };
+        site.map(|site| site.offer_for(class, offer))
     };
     match offered {
-        Some(turn) => {
-            if let Some(turn) = turn {
-                worker::hire(crew, turn);
-            }
-        }
+        Some(Some(turn)) => worker::hire(crew, turn),
+        Some(None) => {}
         None => crew.room.note_missed(),
     }
 }

@@ -1,7 +1,7 @@
 //! A worker of a site. It claims deliveries and makes them over one connection, which it keeps for
 //! the next one.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use posthaste_client::{Resolver, delivery::Budget};
 use posthaste_queue::{Claim, DueClass, Error, LeaseError, Queue};
@@ -14,6 +14,7 @@ use super::{
     attempt,
     connect::{Connected, health},
     defer,
+    domains::{self, Domains, Hosts},
     flow::{Flow, MUTE_BY_MX, MUTE_CHOSEN},
     job::{Job, Overdue, Tried},
     lookup,
@@ -21,6 +22,7 @@ use super::{
     room::Room,
     routing::Routing,
     site::{ASKED_NOW, Look, Site, Turn, Unreachable},
+    sites::Sites,
     write_back::set_aside,
 };
 use crate::{NextHop, RelayOptions, shared::Shared};
@@ -37,7 +39,10 @@ pub(super) struct Crew<Q, R> {
     pub(super) budget: Budget,
     /// The routes that the application is asked for.
     pub(super) routing: Routing,
-    /// Notified when the application has found a route.
+    /// The mail hosts that the DNS is asked for.
+    pub(super) domains: Arc<Domains>,
+    pub(super) sites: Arc<Mutex<Sites>>,
+    /// Notified when a route is found, and when due classes may belong to other sites.
     pub(super) routed: Notify,
     /// Notified when a worker leaves.
     pub(super) left: Notify,
@@ -67,6 +72,10 @@ async fn engage<Q: Queue, R: Resolver>(crew: Arc<Crew<Q, R>>, mut turn: Turn) {
             Look::Prepare => break,
             Look::Wait(until) => tokio::select! {
                 () = tokio::time::sleep_until(until) => {}
+                // Meanwhile domains may have got other mail hosts.
+                () = tokio::time::sleep(domains::LOOK_AGAIN), if turn.site().hosts().is_some() => {
+                    crew.routed.notify_one();
+                }
                 () = crew.drain.cancelled() => return,
             },
             Look::Leave if turn.leave() => return crew.left.notify_one(),
@@ -93,7 +102,8 @@ async fn prepare<Q: Queue, R: Resolver>(crew: &Crew<Q, R>, site: &Site, is_conne
     if site.down().is_some() || route.to == NextHop::Discard {
         return;
     }
-    if !is_connected && site.shelf.is_empty() {
+    let has_hosts = !matches!(route.to, NextHop::Agent(_));
+    if has_hosts && !is_connected && site.shelf.is_empty() {
         *place = None;
         if lookup::find(crew, site, route, ASKED_NOW).await.is_err() {
             return;
@@ -150,10 +160,10 @@ async fn work<Q: Queue, R: Resolver>(crew: Arc<Crew<Q, R>>, mut turn: Turn, plac
             Some(why) => defer(&crew, turn.site(), &class, &why, &options).await,
         };
         match claimed {
-            Ok(Some(jobs)) => {
+            Ok(Some((jobs, hosts))) => {
                 for job in jobs {
                     connection = connection.or_else(|| turn.site().shelf.take());
-                    deliver(&crew, &turn, job, &mut connection, &mut place).await;
+                    deliver(&crew, &turn, (job, hosts.as_ref()), &mut connection, &mut place).await;
                 }
             }
             Ok(None) => {
@@ -184,16 +194,20 @@ async fn shelve<Q, R>(crew: &Crew<Q, R>, site: &Site, connection: Option<Connect
     }
 }
 
+/// Deliveries of one class, and the mail hosts of its domain.
+type Jobs = (Vec<Job>, Option<Arc<Hosts>>);
+
 /// Claims deliveries of a class. If there were any, the class goes back to the site at once:
 /// another worker may find more. `None`: there was none. Those whose record cannot be read are set
-/// aside.
+/// aside. With the deliveries come the mail hosts of their domain, if the DNS names them.
 async fn claim<Q: Queue, R: Resolver>(
     crew: &Arc<Crew<Q, R>>,
     site: &Arc<Site>,
     class: &DueClass,
     max: usize,
     options: &Arc<RelayOptions>,
-) -> Result<Option<Vec<Job>>, Error> {
+) -> Result<Option<Jobs>, Error> {
+    let Some(hosts) = domains::serves(crew, site, class) else { return Ok(None) };
     let from = std::slice::from_ref(class);
     let claim = Claim { from, max, lease: options.delivery.lease };
     let claimed = crew.shared.queue.claim(claim).await?;
@@ -213,7 +227,7 @@ async fn claim<Q: Queue, R: Resolver>(
             Err(error) => set_aside(&crew.shared, message, &error.to_string()).await,
         }
     }
-    Ok(Some(jobs))
+    Ok(Some((jobs, hosts)))
 }
 
 /// Claims many deliveries of a class, and settles them without an attempt for this reason. Returns
@@ -224,18 +238,18 @@ async fn defer<Q: Queue, R: Resolver>(
     class: &DueClass,
     why: &Unreachable,
     options: &Arc<RelayOptions>,
-) -> Result<Option<Vec<Job>>, Error> {
+) -> Result<Option<Jobs>, Error> {
     // The semaphore is never closed.
     let _permit = crew.deferring.acquire().await;
-    let Some(jobs) = claim(crew, site, class, defer::BATCH, options).await? else { return Ok(None) };
-    Ok(Some(defer::all(crew, site, jobs, why).await))
+    let Some((jobs, hosts)) = claim(crew, site, class, defer::BATCH, options).await? else { return Ok(None) };
+    Ok(Some((defer::all(crew, site, jobs, why).await, hosts)))
 }
 
 /// Makes one delivery, and extends its lease while it runs.
 async fn deliver<Q: Queue, R: Resolver>(
     crew: &Arc<Crew<Q, R>>,
     turn: &Turn,
-    job: Job,
+    (job, hosts): (Job, Option<&Arc<Hosts>>),
     connection: &mut Option<Connected>,
     place: &mut Option<Place>,
 ) {
@@ -262,7 +276,7 @@ async fn deliver<Q: Queue, R: Resolver>(
         let is_by_mx = site.leads().as_ref().is_ok_and(|route| route.to == NextHop::Mx);
         let mute = (if is_by_mx { MUTE_BY_MX } else { MUTE_CHOSEN }, health(shared, is_by_mx, false));
         let mut flow = Flow::new(&crew.places, place, (turn, &silent), mute, standing, time, job.attempts);
-        let attempt = attempt::run(crew, site, &job, connection, &mut flow);
+        let attempt = attempt::run(crew, site, hosts, &job, connection, &mut flow);
         tokio::pin!(attempt);
         loop {
             tokio::select! {

@@ -16,6 +16,7 @@ mod login;
 mod route;
 mod table;
 mod tls;
+mod to;
 mod values;
 mod written;
 
