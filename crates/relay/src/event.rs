@@ -20,7 +20,8 @@ use tracing::{error, info, warn};
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Diagnostic {
-    /// The host that said it. `None`: the relay found it.
+    /// The host that said it, or the agent, or the Unix socket. `None`: the relay found it. What
+    /// has a colon, and is no address literal, is no host, and reports do not name it.
     pub remote: Option<String>,
     /// The enhanced status code of the reply. If the reply has none: the one that fits.
     pub status: EnhancedCode,
@@ -62,7 +63,7 @@ pub enum Event<'a> {
         message: MessageId,
         /// The recipient.
         recipient: &'a ForwardPath,
-        /// The name of the host that took it.
+        /// The name of the host that took it, or of the agent.
         remote: &'a str,
         /// The host's reply.
         reply: &'a Reply,
@@ -113,6 +114,8 @@ pub enum Event<'a> {
         delayed: usize,
         /// Recipients that the report calls relayed: their host will not report about them.
         relayed: usize,
+        /// Recipients that the report calls delivered: an agent has taken the message.
+        delivered: usize,
     },
     /// The outcome of a message is not reported.
     NotReported {
@@ -120,6 +123,16 @@ pub enum Event<'a> {
         message: MessageId,
         /// Why it is not reported.
         because: NotReported,
+    },
+    /// A message is on hold, since the relay cannot or must not deliver it by itself: its record
+    /// cannot be read, or its outcome cannot be written. Its sender is not told. Look at it, then
+    /// release it or remove it. The other mail goes on.
+    #[non_exhaustive]
+    SetAside {
+        /// The message's id.
+        message: MessageId,
+        /// What is wrong with it.
+        why: &'a str,
     },
 }
 
@@ -179,10 +192,13 @@ impl Observer for TracingObserver {
                 warn!(%message, %recipient, %diagnostic, "delivery failed")
             }
             Event::Discarded { message, recipient, age } => info!(%message, %recipient, ?age, "message discarded"),
-            Event::Reported { message, report, sender, failed, delayed, relayed } => {
-                info!(%message, %report, %sender, failed, delayed, relayed, "report queued");
+            Event::Reported { message, report, sender, failed, delayed, relayed, delivered } => {
+                info!(%message, %report, %sender, failed, delayed, relayed, delivered, "report queued");
             }
             Event::NotReported { message, because } => info!(%message, ?because, "outcome not reported"),
+            Event::SetAside { message, why } => {
+                error!(%message, why, "message set aside and held; check it, then release or remove it");
+            }
         }
     }
 }
@@ -205,12 +221,14 @@ pub struct Totals {
     pub not_reported: u64,
     /// Recipients whose message was thrown away, as their route says.
     pub discarded: u64,
+    /// Messages set aside.
+    pub set_aside: u64,
 }
 
 /// Counts events and passes them on.
 pub(crate) struct Counting {
     observer: Box<dyn Observer>,
-    counts: [AtomicU64; 7],
+    counts: [AtomicU64; 8],
 }
 
 impl Counting {
@@ -227,6 +245,7 @@ impl Counting {
             Event::Reported { .. } => 4,
             Event::NotReported { .. } => 5,
             Event::Discarded { .. } => 6,
+            Event::SetAside { .. } => 7,
         };
         if let Some(count) = self.counts.get(index) {
             count.fetch_add(1, Ordering::Relaxed);
@@ -239,9 +258,9 @@ impl Counting {
     }
 
     pub(crate) fn totals(&self) -> Totals {
-        let [accepted, delivered, deferred, failed, reported, not_reported, discarded] =
+        let [accepted, delivered, deferred, failed, reported, not_reported, discarded, set_aside] =
             std::array::from_fn(|index| self.counts.get(index).map_or(0, |count| count.load(Ordering::Relaxed)));
-        Totals { accepted, delivered, deferred, failed, reported, not_reported, discarded }
+        Totals { accepted, delivered, deferred, failed, reported, not_reported, discarded, set_aside }
     }
 }
 
@@ -279,6 +298,11 @@ impl Diagnostic {
     pub fn own(status: Option<EnhancedCode>, text: impl fmt::Display) -> Self {
         let status = status.unwrap_or(const { code(4, 0, 0) });
         Self { remote: None, status, text: bounded(text.to_string()), is_reply: false }
+    }
+
+    /// The host that said it. `None`: none did. Agents and Unix sockets concern this machine alone.
+    pub(crate) fn remote_host(&self) -> Option<&str> {
+        self.remote.as_deref().filter(|remote| !remote.contains(':') || remote.starts_with('['))
     }
 
     /// Why the connection failed.

@@ -23,15 +23,16 @@ use super::{
     domains::Hosts,
     fit::Fit,
     flow::{Flow, GaveUp, Metered},
+    hand_over,
     job::{Fate, Guard, Job, Tried},
-    letter::Letter,
+    letter::{Letter, is_local},
     lookup::{self, Found},
     site::{ASKED_LATELY, ASKED_NOW, Site, Unreachable},
     throttle::{Signal, Then},
     words::{At, Words},
     worker::Crew,
 };
-use crate::{Diagnostic, NextHop, Route};
+use crate::{Diagnostic, NextHop, Route, report::Action};
 
 /// Tries to deliver to every recipient of the job. `of` are the mail hosts of their domain. Returns
 /// one fate for each, in their order. It leaves a connection behind if another message can follow
@@ -44,6 +45,11 @@ pub(super) async fn run<Q: Queue, R: Resolver>(
     connection: &mut Option<Connected>,
     flow: &mut Flow<'_>,
 ) -> Tried {
+    if let Ok(route) = site.leads()
+        && let NextHop::Agent(agent) = &route.to
+    {
+        return hand_over::run(crew, site, job, agent, flow).await;
+    }
     let most = job.options.delivery.recipients_per_transaction;
     let delivery = Delivery::new(job.recipients().len(), most);
     let mut attempt = Attempt { crew, site, of, job, flow, delivery, refused: None, random: Rng::new() };
@@ -67,12 +73,17 @@ pub(super) async fn run<Q: Queue, R: Resolver>(
         Some((why, words)) if words.cause.is_throttling() => Signal::Refused(*words, why.diagnostic.clone()),
         _ => return Tried::Settled(fates(job, delivery, unreachable.as_ref())),
     };
+    let fates = fates(job, delivery, unreachable.as_ref());
+    conclude(site, job, signal, proves, fates)
+}
+
+/// Tells the site how the attempt ended. Returns what follows for the delivery.
+pub(super) fn conclude(site: &Site, job: &Job, signal: Signal, proves: bool, fates: Vec<Fate>) -> Tried {
     let reason = match &signal {
         Signal::Refused(words, why) => Some((*words, why.clone())),
         Signal::Took | Signal::Answered | Signal::Lost => None,
     };
     let then = site.end(signal, job.claimed(), proves);
-    let fates = fates(job, delivery, unreachable.as_ref());
     let Some((Words { cause, .. }, why)) = reason else { return Tried::Settled(fates) };
     info!(site = site.name(), ?cause, diagnostic = %why, "site throttled, mail waits");
     let is_all = fates.iter().all(|fate| matches!(fate, Fate::NotNow(_, words) if words.cause.is_throttling()));
@@ -172,7 +183,7 @@ impl<'a, Q: Queue, R: Resolver> Attempt<'a, '_, Q, R> {
     /// The connection, or another one of the site, that the message may take. One that it may not
     /// take is kept for other mail if there is room.
     async fn suiting(&mut self, kept: Connected) -> Option<Connected> {
-        let needs_guard = self.job.guard() != Guard::Any;
+        let needs_guard = self.guard() != Guard::Any;
         let demands = self.demands().await;
         let suits = |connected: &Connected| {
             let is_as_asked = demands
@@ -259,6 +270,12 @@ impl<'a, Q: Queue, R: Resolver> Attempt<'a, '_, Q, R> {
         }
     }
 
+    /// The guard that the message needs on this route.
+    fn guard(&self) -> Guard {
+        let is_local = self.site.leads().as_ref().is_ok_and(|route| route.is_local());
+        if is_local { Guard::Any } else { self.job.guard() }
+    }
+
     /// Tries one address after another. Returns the reason if no server could be reached.
     async fn over_hosts(&mut self, tried: Option<&Server>, connection: &mut Option<Connected>) -> Option<Unreachable> {
         let (crew, site) = (self.crew, self.site);
@@ -275,7 +292,7 @@ impl<'a, Q: Queue, R: Resolver> Attempt<'a, '_, Q, R> {
             Ok(found) => found,
             Err(why) => return Some(why),
         };
-        let guard = self.job.guard();
+        let guard = self.guard();
         let ways: &[bool] = match guard {
             Guard::Any => &[false],
             Guard::May => &[true, false],
@@ -450,8 +467,8 @@ fn fate(job: &Job, index: usize, mut course: Course, unreachable: Option<&(Unrea
     let is_permanent = outcome.is_permanent();
     match outcome {
         RecipientOutcome::Accepted(reply) => {
-            let owes_report = course.server.as_ref().is_some_and(|server| owes_relayed_report(job, index, server));
-            Fate::Delivered { remote: host.to_owned(), reply, owes_report }
+            let owes = course.server.as_ref().is_some_and(|server| owes_relayed_report(job, index, server));
+            Fate::Delivered { remote: host.to_owned(), reply, owes: owes.then_some(Action::Relayed) }
         }
         // Content that cannot go by DATA can go to no server that refuses BDAT.
         RecipientOutcome::Refused(reply, RefusedAt::Bdat) if course.is_settled => {
@@ -496,6 +513,8 @@ fn gave_up(error: &ClientError) -> Option<GaveUp> {
 
 /// Returns `true` if the sender is owed a report that this server took the message.
 fn owes_relayed_report(job: &Job, index: usize, server: &ServerFacts) -> bool {
-    let fit = Fit { outside: &job.outside, by: job.by(), server: &server.capabilities, verified: server.is_verified };
+    let local = server.target.as_ref().is_some_and(|target| is_local(&target.server));
+    let (by, verified) = (job.by(), server.is_verified);
+    let fit = Fit { outside: &job.outside, by, server: &server.capabilities, verified, local };
     job.recipients().get(index).is_some_and(|recipient| fit.owes_relayed_report(&recipient.rcpt.borrowed()))
 }

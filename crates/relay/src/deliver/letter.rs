@@ -9,7 +9,7 @@ use std::{
 
 use bytes::Bytes;
 use posthaste_client::{
-    Client, Content,
+    Client, Content, Server,
     delivery::{Transact, Transacted},
     mx::Servers,
 };
@@ -74,7 +74,9 @@ impl<'l, Q, R> Letter<'l, Q, R> {
 impl<Q: Queue, R: Send + Sync> Transact<Metered> for Letter<'_, Q, R> {
     async fn transact(&mut self, client: &mut Client<Metered>, group: &[usize]) -> io::Result<Transacted> {
         let job = self.job;
-        let fit = Fit { outside: &job.outside, by: job.by(), server: client.capabilities(), verified: self.verified };
+        let local = client.server().is_some_and(|target| is_local(&target.server));
+        let (by, verified) = (job.by(), self.verified);
+        let fit = Fit { outside: &job.outside, by, server: client.capabilities(), verified, local };
         let recipients = || group.iter().filter_map(|index| job.recipients().get(*index));
         let forward: Vec<_> = recipients().map(|it| fit.ascii(it.rcpt.forward_path.mailbox())).collect();
         let fitted = recipients().zip(&forward).map(|(it, ascii)| fit.rcpt(it.rcpt.borrowed(), ascii.as_ref()));
@@ -127,6 +129,11 @@ impl<Q: Queue, R: Send + Sync> Transact<Metered> for Letter<'_, Q, R> {
         self.site.mark_up();
         true
     }
+}
+
+/// Returns `true` for a Unix socket.
+pub(super) const fn is_local(server: &Server) -> bool {
+    matches!(server, Server::Path(_))
 }
 
 /// A queued body as content to send, after its front. It tells the pulse how far it is.

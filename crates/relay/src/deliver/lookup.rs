@@ -1,10 +1,10 @@
 //! Looks up the addresses of the hosts of a site. This happens apart from the deliveries: a
 //! look-up holds no place among them and no lease.
 
-use std::{future::Future, pin::pin, sync::Arc, time::Duration};
+use std::{future::Future, path::Path, pin::pin, sync::Arc, time::Duration};
 
 use posthaste_client::{
-    Published, Resolver,
+    Published, Resolver, Target,
     mx::{self, MxError, NamedHost, Servers},
 };
 use posthaste_queue::Queue;
@@ -19,7 +19,7 @@ use super::{
     weights::{Weight, Weights},
     worker::Crew,
 };
-use crate::{Diagnostic, HostGroup, NextHop, RelayOptions, Route, WeightedHost, shared::Shared};
+use crate::{Diagnostic, HostGroup, NextHop, RelayOptions, Route, WeightedHost, route, shared::Shared};
 
 /// The most look-ups at once. `moving` are those that are answered soon or were asked just now;
 /// half of them are kept for sites that answered lately. `silent` are those whose name servers are
@@ -106,7 +106,7 @@ pub(super) async fn within_bounds<Q, R, T>(
 ) -> Result<T, Unreachable> {
     let no_answer =
         |text: &str| Unreachable { diagnostic: Diagnostic::own(EnhancedCode::new(4, 4, 3), text), is_permanent: false };
-    let mut place = crew.lookups.take(standing).await;
+    let mut place = crew.lookups.take(standing, &Arc::default()).await;
     let mut work = pin!(timeout(LOOKUP, work));
     let answered = match timeout(PARK_AFTER, &mut work).await {
         Ok(answered) => Some(answered),
@@ -138,20 +138,29 @@ async fn ask<Q: Queue, R: Resolver>(
     let servers = match &route.to {
         NextHop::Hosts(groups) => {
             let preferences = (0..=u16::MAX).chain(std::iter::repeat(u16::MAX));
-            let mut named = Vec::new();
+            let (mut named, mut sockets) = (Vec::new(), Vec::new());
             for (HostGroup(hosts), preference) in groups.iter().zip(preferences) {
                 for WeightedHost { name, port, weight } in hosts {
-                    let (name, port): (Arc<str>, _) = (mx::ascii_name(name).into(), *port);
+                    let socket = route::socket(name);
+                    let own: Arc<str> =
+                        if socket.is_some() { name.as_str().into() } else { mx::ascii_name(name).into() };
+                    let port = if socket.is_some() { 0 } else { *port };
                     if hosts.len() > 1 {
-                        weights.push(Weight { name: Arc::clone(&name), port, weight: *weight });
+                        weights.push(Weight { name: Arc::clone(&own), port, weight: *weight });
                     }
-                    named.push(NamedHost { name, port, preference });
+                    match socket {
+                        Some(path) => sockets.push(Target::new(own, Path::new(path), preference)),
+                        None => named.push(NamedHost { name: own, port, preference }),
+                    }
                 }
             }
-            mx::servers(&shared.resolver, &named, true).await
+            let mut servers = mx::servers(&shared.resolver, &named, true).await;
+            servers.targets.append(&mut sockets);
+            servers.targets.sort_by_key(|target| target.preference);
+            servers
         }
         // No site has such a route, or looks for hosts.
-        NextHop::Refuse(_) | NextHop::Discard | NextHop::Hold => Servers::default(),
+        NextHop::Agent(_) | NextHop::Refuse(_) | NextHop::Discard | NextHop::Hold => Servers::default(),
         NextHop::Mx => {
             let hosts = hosts.ok_or_else(|| unresolved(&MxError::NoHost))?;
             let to = (options.delivery.mx_port, options.delivery.allow_private);

@@ -13,7 +13,7 @@ use super::{
     places::Standing,
     site::{Leads, Site, Worth},
 };
-use crate::{HostGroup, NextHop, Route, SiteState, WeightedHost, rule::key_parts};
+use crate::{HostGroup, NextHop, Route, SiteState, WeightedHost, route, rule::key_parts};
 
 /// The number of sites above which sites without work are forgotten.
 const SITES: usize = 1_024;
@@ -31,6 +31,13 @@ impl KnownSites {
         let sites = Arc::default();
         *self.0.lock().unwrap_or_else(PoisonError::into_inner) = (Arc::clone(&sites), domains);
         sites
+    }
+
+    #[cfg(test)]
+    pub(super) fn all(&self) -> Vec<Arc<Site>> {
+        let sites = Arc::clone(&self.0.lock().unwrap_or_else(PoisonError::into_inner).0);
+        let sites = sites.lock().unwrap_or_else(PoisonError::into_inner);
+        sites.all().collect()
     }
 
     /// The options have changed. Sites of routes for which `stays` is `false` are forgotten.
@@ -129,8 +136,12 @@ fn name(route: &Route) -> String {
     match &route.to {
         NextHop::Hosts(groups) => {
             let first = groups.iter().find_map(|HostGroup(hosts)| hosts.first());
-            first.map_or_else(String::new, |WeightedHost { name, port, .. }| format!("{name}:{port}"))
+            first.map_or_else(String::new, |WeightedHost { name, port, .. }| match route::socket(name) {
+                Some(_) => name.clone(),
+                None => format!("{name}:{port}"),
+            })
         }
+        NextHop::Agent(agent) => agent.name().to_owned(),
         NextHop::Discard => "discard".to_owned(),
         NextHop::Mx | NextHop::Refuse(_) | NextHop::Hold => String::new(),
     }

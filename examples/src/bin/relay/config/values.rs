@@ -14,7 +14,7 @@ use std::{
 use jiff::{Span, SpanRelativeTo, Timestamp, civil::Date, tz::TimeZone};
 use posthaste::client::HostName;
 use posthaste::queue::{MAX_DELAY, MAX_DELIVERIES};
-use posthaste::relay::{AddFields, DomainPattern, IpNet, MailboxPattern, SignFor, Unsignable};
+use posthaste::relay::{AddFields, DomainPattern, IpNet, MailboxPattern, SenderRule, SignFor, TagField, Unsignable};
 use posthaste::server::{
     NameSet, ScramKey,
     session::{sasl::prepare, server::Tolerance},
@@ -23,7 +23,7 @@ use posthaste::server::{
 use toml::de::DeValue;
 
 use super::{
-    file::{Dane, ListenerTls, Role},
+    file::{Dane, Excess, ListenerTls, Role},
     route::{Host, Mailboxes, RouteTls},
     table::{Read, kind},
 };
@@ -288,6 +288,23 @@ pub(super) fn sign(value: &DeValue<'_>) -> Read<SignFor> {
     word(value, &[("submission", SignFor::Submitted), ("trusted", SignFor::Trusted)])
 }
 
+pub(super) fn sender_rule(value: &DeValue<'_>) -> Read<SenderRule> {
+    word(value, &[("any", SenderRule::Any), ("own", SenderRule::Own)])
+}
+
+pub(super) fn tag_field(value: &DeValue<'_>) -> Read<TagField> {
+    text(value)?.parse().map_err(|error| format!("{error}"))
+}
+
+pub(super) fn excess(value: &DeValue<'_>) -> Read<Excess> {
+    word(value, &[("defer", Excess::Defer), ("refuse", Excess::Refuse)])
+}
+
+/// Octets of a header: room for what every message has, at least.
+pub(super) fn header_size(value: &DeValue<'_>) -> Read<u32> {
+    whole(value, 4_096..=u32::MAX.into())
+}
+
 pub(super) fn unsignable(value: &DeValue<'_>) -> Read<Unsignable> {
     word(value, &[("refuse", Unsignable::Refuse), ("send", Unsignable::Send)])
 }
@@ -320,7 +337,7 @@ const MOST_WEIGHT: u16 = 1_000;
 
 /// `name:port`, `192.0.2.1:port` or `[2001:db8::1]:port`; addresses become the literals that mail
 /// uses, and names are as the DNS has them, in A-labels.
-fn host_and_port(text: &str) -> Read<(String, u16)> {
+pub(super) fn host_and_port(text: &str) -> Read<(String, u16)> {
     let read = || {
         let (host, port) = text.rsplit_once(':')?;
         let port = port.parse().ok().filter(|port| *port > 0)?;

@@ -9,12 +9,14 @@ mod logins;
 mod paths;
 mod policy;
 mod recipients;
+mod submission;
 
 use super::{
     Facts, conditions,
     file::{Dane, File},
     findings::{At, Findings},
     route::To,
+    to,
 };
 
 /// Looks at everything.
@@ -25,6 +27,8 @@ pub(super) fn all(file: &File, facts: &Facts<'_>, findings: &mut Findings) {
     logins::check(file, findings);
     delivery::check(file, facts, findings);
     dkim::check(file, findings);
+    to::check(file, findings);
+    submission::check(file, findings);
     conditions::check(file, findings);
     disk::check(file, facts, findings);
 }
