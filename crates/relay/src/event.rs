@@ -20,7 +20,8 @@ use tracing::{error, info, warn};
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Diagnostic {
-    /// The host that said it. `None`: the relay found it.
+    /// The host that said it, or the agent, or the Unix socket. `None`: the relay found it. What
+    /// has a colon, and is no address literal, is no host, and reports do not name it.
     pub remote: Option<String>,
     /// The enhanced status code of the reply. If the reply has none: the one that fits.
     pub status: EnhancedCode,
@@ -62,7 +63,7 @@ pub enum Event<'a> {
         message: MessageId,
         /// The recipient.
         recipient: &'a ForwardPath,
-        /// The name of the host that took it.
+        /// The name of the host that took it, or of the agent.
         remote: &'a str,
         /// The host's reply.
         reply: &'a Reply,
@@ -113,6 +114,8 @@ pub enum Event<'a> {
         delayed: usize,
         /// Recipients that the report calls relayed: their host will not report about them.
         relayed: usize,
+        /// Recipients that the report calls delivered: an agent has taken the message.
+        delivered: usize,
     },
     /// The outcome of a message is not reported.
     NotReported {
@@ -179,8 +182,8 @@ impl Observer for TracingObserver {
                 warn!(%message, %recipient, %diagnostic, "delivery failed")
             }
             Event::Discarded { message, recipient, age } => info!(%message, %recipient, ?age, "message discarded"),
-            Event::Reported { message, report, sender, failed, delayed, relayed } => {
-                info!(%message, %report, %sender, failed, delayed, relayed, "report queued");
+            Event::Reported { message, report, sender, failed, delayed, relayed, delivered } => {
+                info!(%message, %report, %sender, failed, delayed, relayed, delivered, "report queued");
             }
             Event::NotReported { message, because } => info!(%message, ?because, "outcome not reported"),
         }
@@ -279,6 +282,11 @@ impl Diagnostic {
     pub fn own(status: Option<EnhancedCode>, text: impl fmt::Display) -> Self {
         let status = status.unwrap_or(const { code(4, 0, 0) });
         Self { remote: None, status, text: bounded(text.to_string()), is_reply: false }
+    }
+
+    /// The host that said it. `None`: none did. Agents and Unix sockets concern this machine alone.
+    pub(crate) fn remote_host(&self) -> Option<&str> {
+        self.remote.as_deref().filter(|remote| !remote.contains(':') || remote.starts_with('['))
     }
 
     /// Why the connection failed.

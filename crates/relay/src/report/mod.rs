@@ -43,8 +43,8 @@ pub(crate) use plain::without_content;
 pub(crate) use returned::{MAX_HEADER, Original, returns_whole};
 pub use template::{ReportKind, ReportWords, TemplateError};
 
-/// What the relay has done for a recipient (RFC 3464 section 2.3.3). It has no mailboxes, so that
-/// no action is `delivered`, and it expands no lists. The worst action is the least value.
+/// What the relay has done for a recipient (RFC 3464 section 2.3.3). It expands no lists. The worst
+/// action is the least value.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Action {
     /// It has given the recipient up.
@@ -53,6 +53,8 @@ pub(crate) enum Action {
     Delayed,
     /// It has handed the message to a host that will not report what the sender asked to know.
     Relayed,
+    /// An agent in this process has taken the message, and it goes no further.
+    Delivered,
 }
 
 impl Action {
@@ -63,6 +65,7 @@ impl Action {
             Self::Failed => notify.is_none_or(|notify| notify.failure),
             Self::Delayed => notify.is_none_or(|notify| notify.delay),
             Self::Relayed => notify != Some(Notify::NEVER),
+            Self::Delivered => notify.is_some_and(|notify| notify.success),
         }
     }
 
@@ -71,6 +74,7 @@ impl Action {
             Self::Failed => ReportKind::Failed,
             Self::Delayed => ReportKind::Delayed,
             Self::Relayed => ReportKind::Relayed,
+            Self::Delivered => ReportKind::Delivered,
         }
     }
 
@@ -79,6 +83,7 @@ impl Action {
             Self::Failed => "failed",
             Self::Delayed => "delayed",
             Self::Relayed => "relayed",
+            Self::Delivered => "delivered",
         }
     }
 }
@@ -206,7 +211,7 @@ fn written(about: &About<'_>, sender: &Mailbox, entries: &[Entry], original: &Or
     let boundary = format!("{}-{:016x}", about.message, fastrand::u64(..));
     let own_name = about.own_name;
     // The worst fate comes first.
-    let worst = entries.iter().map(|entry| entry.action).min().unwrap_or(Action::Relayed);
+    let worst = entries.iter().map(|entry| entry.action).min().unwrap_or(Action::Delivered);
     let values = Values { host_name: own_name, message: &about.message, until: "", recipients: "" };
     let subject = mime::encoded(&about.words.subject(worst, &values));
     let header = [

@@ -36,9 +36,9 @@ use super::Action;
 #[derive(Debug, Clone)]
 pub struct ReportWords {
     /// By kind.
-    subjects: [Template; 3],
+    subjects: [Template; 4],
     /// By kind.
-    sections: [Template; 3],
+    sections: [Template; 4],
     /// The section of relayed recipients where the next host traces the message (RFC 2852 section
     /// 4.1.4.2).
     traced: Template,
@@ -56,6 +56,8 @@ pub enum ReportKind {
     Delayed,
     /// Recipients whose host will not report the delivery, as the sender has asked for.
     Relayed,
+    /// Recipients that have got the message, as the sender has asked to know.
+    Delivered,
 }
 
 /// A text with placeholders.
@@ -211,15 +213,17 @@ const fn index(kind: ReportKind) -> usize {
         ReportKind::Failed => 0,
         ReportKind::Delayed => 1,
         ReportKind::Relayed => 2,
+        ReportKind::Delivered => 3,
     }
 }
 
-const fn of(templates: &mut [Template; 3], kind: ReportKind) -> &mut Template {
-    let [failed, delayed, relayed] = templates;
+const fn of(templates: &mut [Template; 4], kind: ReportKind) -> &mut Template {
+    let [failed, delayed, relayed, delivered] = templates;
     match kind {
         ReportKind::Failed => failed,
         ReportKind::Delayed => delayed,
         ReportKind::Relayed => relayed,
+        ReportKind::Delivered => delivered,
     }
 }
 
@@ -238,7 +242,7 @@ impl Default for ReportWords {
         delayed.0.extend(until);
         let handed_on = "Your message was handed on for:\n\n";
         Self {
-            subjects: ["Undelivered mail", "Delayed mail", "Relayed mail"].map(text),
+            subjects: ["Undelivered mail", "Delayed mail", "Relayed mail", "Delivered mail"].map(text),
             sections: [
                 section([
                     "Your message could not be delivered to:\n\n",
@@ -246,6 +250,7 @@ impl Default for ReportWords {
                 ]),
                 delayed,
                 section([handed_on, "\n\nThe hosts that took it may not tell you whether it was delivered.\n"]),
+                section(["Your message was delivered to:\n\n", "\n"]),
             ],
             traced: section([handed_on, "\n\nThe hosts that took it may tell you more.\n"]),
             opening: Template(vec![

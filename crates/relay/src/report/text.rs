@@ -13,7 +13,7 @@ pub(super) fn write(about: &About<'_>, entries: &[Entry], shape: Shape) -> Vec<u
     let until = date_of(about.will_retry_until).unwrap_or_else(|| "a later time".to_owned());
     let values = Values { host_name: about.own_name, message: &about.message, until: &until, recipients: "" };
     let mut parts = vec![about.words.opening(&values)];
-    for action in [Action::Failed, Action::Delayed, Action::Relayed] {
+    for action in [Action::Failed, Action::Delayed, Action::Relayed, Action::Delivered] {
         let of_this: Vec<_> = entries.iter().filter(|entry| entry.action == action).collect();
         if of_this.is_empty() {
             continue;
@@ -23,7 +23,7 @@ pub(super) fn write(about: &About<'_>, entries: &[Entry], shape: Shape) -> Vec<u
             line(&mut named, &format!("  {}", address(&entry.rcpt, about.own_name)));
             let diagnostic = &entry.diagnostic;
             let words = shortened(&diagnostic.text, shape.words);
-            match (&diagnostic.remote, diagnostic.is_reply) {
+            match (diagnostic.remote_host(), diagnostic.is_reply) {
                 _ if shape.is_bare() => {}
                 (Some(remote), true) => line(&mut named, &format!("    {remote} said: {words}")),
                 _ => line(&mut named, &format!("    {words}")),

@@ -18,6 +18,7 @@ mod route;
 mod submission;
 mod table;
 mod tls;
+mod to;
 mod values;
 mod written;
 

@@ -23,16 +23,18 @@ const LONGEST: u64 = 64 << 10;
 
 type Set = fn(&mut ReportWords, &str) -> Result<(), TemplateError>;
 
-const SUBJECTS: [(&str, Set); 3] = [
+const SUBJECTS: [(&str, Set); 4] = [
     ("failed_subject", |words, text| words.set_subject(ReportKind::Failed, text)),
     ("delayed_subject", |words, text| words.set_subject(ReportKind::Delayed, text)),
     ("relayed_subject", |words, text| words.set_subject(ReportKind::Relayed, text)),
+    ("delivered_subject", |words, text| words.set_subject(ReportKind::Delivered, text)),
 ];
-const FILES: [(&str, Set); 5] = [
+const FILES: [(&str, Set); 6] = [
     ("opening", ReportWords::set_opening),
     ("failed", |words, text| words.set_section(ReportKind::Failed, text)),
     ("delayed", |words, text| words.set_section(ReportKind::Delayed, text)),
     ("relayed", |words, text| words.set_section(ReportKind::Relayed, text)),
+    ("delivered", |words, text| words.set_section(ReportKind::Delivered, text)),
     ("closing", ReportWords::set_closing),
 ];
 

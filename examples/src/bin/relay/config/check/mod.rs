@@ -16,6 +16,7 @@ use super::{
     file::{Dane, File},
     findings::{At, Findings},
     route::To,
+    to,
 };
 
 /// Looks at everything.
@@ -27,6 +28,7 @@ pub(super) fn all(file: &File, facts: &Facts<'_>, findings: &mut Findings) {
     delivery::check(file, facts, findings);
     dkim::check(file, findings);
     submission::check(file, findings);
+    to::check(file, findings);
     conditions::check(file, findings);
     disk::check(file, facts, findings);
 }
