@@ -732,7 +732,7 @@ const FOUND: &[(&str, &[&str])] = &[
     (
         "[reports]\nper_hour = 0\nfailed_subject = \"Nicht \u{fc}berbracht ({message})\"\ndelayed_subject = \"Later\"\n\
          relayed_subject = \"On its way\"\nopening = \"ours.txt\"\nfailed = \"words.txt\"\ndelayed = \"words.txt\"\n\
-         relayed = \"words.txt\"\nclosing = \"empty.txt\"",
+         relayed = \"words.txt\"\ndelivered = \"words.txt\"\ndelivered_subject = \"Arrived\"\nclosing = \"empty.txt\"",
         &[],
     ),
     (

@@ -124,6 +124,16 @@ pub enum Event<'a> {
         /// Why it is not reported.
         because: NotReported,
     },
+    /// A message is on hold, since the relay cannot or must not deliver it by itself: its record
+    /// cannot be read, or its outcome cannot be written. Its sender is not told. Look at it, then
+    /// release it or remove it. The other mail goes on.
+    #[non_exhaustive]
+    SetAside {
+        /// The message's id.
+        message: MessageId,
+        /// What is wrong with it.
+        why: &'a str,
+    },
 }
 
 /// Why the outcome of a message is not reported.
@@ -186,6 +196,9 @@ impl Observer for TracingObserver {
                 info!(%message, %report, %sender, failed, delayed, relayed, delivered, "report queued");
             }
             Event::NotReported { message, because } => info!(%message, ?because, "outcome not reported"),
+            Event::SetAside { message, why } => {
+                error!(%message, why, "message set aside and held; check it, then release or remove it");
+            }
         }
     }
 }
@@ -208,12 +221,14 @@ pub struct Totals {
     pub not_reported: u64,
     /// Recipients whose message was thrown away, as their route says.
     pub discarded: u64,
+    /// Messages set aside.
+    pub set_aside: u64,
 }
 
 /// Counts events and passes them on.
 pub(crate) struct Counting {
     observer: Box<dyn Observer>,
-    counts: [AtomicU64; 7],
+    counts: [AtomicU64; 8],
 }
 
 impl Counting {
@@ -230,6 +245,7 @@ impl Counting {
             Event::Reported { .. } => 4,
             Event::NotReported { .. } => 5,
             Event::Discarded { .. } => 6,
+            Event::SetAside { .. } => 7,
         };
         if let Some(count) = self.counts.get(index) {
             count.fetch_add(1, Ordering::Relaxed);
@@ -242,9 +258,9 @@ impl Counting {
     }
 
     pub(crate) fn totals(&self) -> Totals {
-        let [accepted, delivered, deferred, failed, reported, not_reported, discarded] =
+        let [accepted, delivered, deferred, failed, reported, not_reported, discarded, set_aside] =
             std::array::from_fn(|index| self.counts.get(index).map_or(0, |count| count.load(Ordering::Relaxed)));
-        Totals { accepted, delivered, deferred, failed, reported, not_reported, discarded }
+        Totals { accepted, delivered, deferred, failed, reported, not_reported, discarded, set_aside }
     }
 }
 

@@ -77,11 +77,13 @@ pub struct DeliveryOptions {
     pub retry: RetrySchedule,
     /// Connections on which octets move, over all next hops. Default 200. Half of them are kept for
     /// next hops that took mail within the last 5 minutes, so that the other next hops cannot hold
-    /// up their mail.
+    /// up their mail. No next hop gets the last quarter of those that are open to it. If there are
+    /// *n* next hops with mail, that quarter is for those that have fewer than the *n*-th part of
+    /// half of them.
     ///
     /// Beyond these, three times as many connections may be silent, and as many as this may be kept
     /// unused. Each delivery holds a lease: the queue should allow four times as many leases as
-    /// this.
+    /// this, and 128 more for next hops that cannot be reached.
     pub concurrency: usize,
     /// Deliveries, each with its own connection, at once to one next hop. Default 20, which most
     /// servers accept.

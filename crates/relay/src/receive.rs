@@ -19,6 +19,7 @@ use tracing::{error, warn};
 use crate::{
     AddFields, Event, RelayOptions,
     admit::admit,
+    deliver::Hint,
     hooks::Hooks,
     labels::{Known, Labels},
     message::{Named, Origin, OutsideError, new_message, terms, whole_len},
@@ -216,8 +217,9 @@ impl<Q: Queue, R: Resolver> Handler for RelayHandler<Q, R> {
                 LOCAL_ERROR
             }
         })?;
-        let (priority, held) = terms(&message);
+        let ((priority, held), hint) = (terms(&message), Hint::of(&message));
         let id = draft.commit(message).await.map_err(not_taken)?;
+        shared.hints.add(hint);
         let sender = &envelope.mail.reverse_path;
         let client = Some(peer);
         self.shared.observe(&Event::Accepted { message: id, client, sender, recipients, octets, priority, held });

@@ -22,7 +22,8 @@ use thiserror::Error;
 
 use crate::{
     Accounts, Event, Observer, Policy, Recipients, RelayOptions, RelayService, ReloadError, RouteError, Routes,
-    Senders, SiteState, Totals, TracingObserver, deliver,
+    Senders, SiteState, Totals, TracingObserver,
+    deliver::{self, Hint},
     event::Counting,
     future_release,
     hooks::Hooks,
@@ -365,8 +366,9 @@ impl<Q: Queue, R: Resolver> Relay<Q, R> {
         let origin = Origin { all_ascii, trusted: true, tls_not_required, front, labels, ..Origin::default() };
         let message = new_message(&options.host_name, owner, &envelope, origin)
             .map_err(|error| SubmitError::Envelope(error.into()))?;
-        let (priority, held) = terms(&message);
+        let ((priority, held), hint) = (terms(&message), Hint::of(&message));
         let id = draft.commit(message).await?;
+        self.shared.hints.add(hint);
         let (sender, recipients) = (&envelope.mail.reverse_path, envelope.recipients.len());
         self.shared.observe(&Event::Accepted { message: id, client: None, sender, recipients, octets, priority, held });
         Ok(id)
@@ -375,6 +377,11 @@ impl<Q: Queue, R: Resolver> Relay<Q, R> {
     /// The queue of this relay.
     pub fn queue(&self) -> &Q {
         &self.shared.queue
+    }
+
+    #[cfg(test)]
+    pub(crate) fn shared(&self) -> &Shared<Q, R> {
+        &self.shared
     }
 
     /// The number of events of each kind since the start.

@@ -11,7 +11,12 @@ use tokio::sync::{Notify, Semaphore};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    Event, RelayOptions, ReloadError, deliver::KnownSites, event::Counting, hooks::Hooks, reload, report::Budget,
+    Event, RelayOptions, ReloadError,
+    deliver::{Hints, KnownSites},
+    event::Counting,
+    hooks::Hooks,
+    reload,
+    report::Budget,
     sign::Signatures,
 };
 
@@ -39,6 +44,8 @@ pub(crate) struct Shared<Q, R> {
     /// Permits to write a report: each holds in memory what it returns.
     pub(crate) reporting: Semaphore,
     pub(crate) listeners: Listeners,
+    /// What has become due, for the delivery loop.
+    pub(crate) hints: Hints,
     /// The sites of deliveries.
     pub(crate) sites: KnownSites,
     /// What deliveries have found out about servers.
@@ -69,6 +76,7 @@ impl<Q, R> Shared<Q, R> {
             trusted_reports,
             reporting,
             listeners,
+            hints: Hints::default(),
             sites: KnownSites::default(),
             health: Health::default(),
             guarded_health: Health::default(),

@@ -17,7 +17,7 @@ use posthaste_server::{
 use tokio::{sync::SemaphorePermit, time::timeout};
 use tracing::{error, warn};
 
-use super::routing::PATIENCE;
+use super::{hints::Hint, routing::PATIENCE};
 use crate::{
     Event, NotReported, RelayOptions,
     hooks::Hooks,
@@ -138,8 +138,10 @@ pub(super) async fn write_back<Q: Queue, R>(
             }
         };
         let (derived, octets) = letter.write(shared, message, outside, form).await.unzip();
+        let hint = derived.as_ref().map(|derived| Hint::of(&derived.message));
         match shared.queue.finish_all(outcomes, derived.into_iter().collect()).await {
             Ok(reports) => {
+                hint.into_iter().for_each(|hint| shared.hints.add(hint));
                 written = Some(letter.written(reports, octets));
                 break;
             }
@@ -153,16 +155,20 @@ pub(super) async fn write_back<Q: Queue, R>(
     }
     letter.give_back(written.as_ref().and_then(|written| written.octets));
     if written.is_none() {
-        match shared.queue.hold(message).await {
-            Ok(_) => {
-                error!(%message, "message held, its outcome cannot be recorded and it may have been delivered; check it, then remove it")
-            }
-            Err(error) => {
-                error!(%message, %error, "outcome not recorded and message not held, delivery may be repeated")
-            }
-        }
+        set_aside(shared, message, "its outcome cannot be recorded, and it may have been delivered").await;
     }
     written
+}
+
+/// Holds a message that the relay must not or cannot deliver. It is never thrown away: an operator
+/// can look at it, and release or remove it. All other mail goes on.
+pub(super) async fn set_aside<Q: Queue, R>(shared: &Shared<Q, R>, message: MessageId, why: &str) {
+    match shared.queue.hold(message).await {
+        Ok(true) => shared.observe(&Event::SetAside { message, why }),
+        // Another delivery of the message was found to be so.
+        Ok(false) => {}
+        Err(error) => error!(%message, why, %error, "message not held, delivery may be repeated"),
+    }
 }
 
 impl End {

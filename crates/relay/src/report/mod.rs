@@ -211,7 +211,7 @@ fn written(about: &About<'_>, sender: &Mailbox, entries: &[Entry], original: &Or
     let boundary = format!("{}-{:016x}", about.message, fastrand::u64(..));
     let own_name = about.own_name;
     // The worst fate comes first.
-    let worst = entries.iter().map(|entry| entry.action).min().unwrap_or(Action::Delivered);
+    let worst = entries.iter().map(|entry| entry.action).min().unwrap_or(Action::Relayed);
     let values = Values { host_name: own_name, message: &about.message, until: "", recipients: "" };
     let subject = mime::encoded(&about.words.subject(worst, &values));
     let header = [

@@ -56,7 +56,7 @@ pub enum ReportKind {
     Delayed,
     /// Recipients whose host will not report the delivery, as the sender has asked for.
     Relayed,
-    /// Recipients that have got the message, as the sender has asked to know.
+    /// Recipients that have the message, where the sender has asked to hear of that.
     Delivered,
 }
 

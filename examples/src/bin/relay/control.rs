@@ -97,6 +97,7 @@ async fn status<Q: Queue, R: Resolver>(relay: &Relay<Q, R>) -> String {
         ("failed", totals.failed),
         ("reported", totals.reported),
         ("not_reported", totals.not_reported),
+        ("set_aside", totals.set_aside),
     ];
     let mut text: String = numbers.iter().map(|(key, value)| format!("{key} {value}\n")).collect();
     text.push_str(&format!("state {}\n", stats.broken.map_or_else(|| "ok".to_owned(), |broken| broken.to_string())));

@@ -104,7 +104,7 @@ const KEYS: &[(&str, &str)] = &[
     ("reports.failed", "write the name of a file with the words about recipients that are given up"),
     ("reports.delayed", "write the name of a file with the words about recipients that have to wait"),
     ("reports.relayed", "write the name of a file with the words about recipients whose host reports nothing"),
-    ("reports.delivered", "write the name of a file with the words about recipients that have got the mail"),
+    ("reports.delivered", "write the name of a file with the words about recipients that have the message"),
     ("reports.closing", "write the name of a file with the last words of each report"),
     ("dns.servers", "write addresses with ports, such as [\"127.0.0.1:53\"]"),
     ("offers.dsn", "write true or false"),

@@ -27,8 +27,8 @@ pub(super) fn all(file: &File, facts: &Facts<'_>, findings: &mut Findings) {
     logins::check(file, findings);
     delivery::check(file, facts, findings);
     dkim::check(file, findings);
-    submission::check(file, findings);
     to::check(file, findings);
+    submission::check(file, findings);
     conditions::check(file, findings);
     disk::check(file, facts, findings);
 }
