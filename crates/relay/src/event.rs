@@ -16,6 +16,8 @@ use posthaste_server::{
 };
 use tracing::{error, info, warn};
 
+use crate::{Gauge, Rung};
+
 /// Why a recipient has not got a message, and which host said so.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
@@ -111,6 +113,20 @@ pub enum Event<'a> {
         /// Why it is not reported.
         because: NotReported,
     },
+    /// The relay does less of its work than before, or more, since it is overloaded or no longer is.
+    #[non_exhaustive]
+    Overload {
+        /// Where it stands now.
+        rung: Rung,
+        /// Where it stood before.
+        was: Rung,
+        /// The gauge that holds the higher of the two rungs, or held it last.
+        gauge: Gauge,
+        /// Its value, in its unit.
+        value: u64,
+        /// Its watermark for the higher rung.
+        watermark: u64,
+    },
 }
 
 /// Why the outcome of a message is not reported.
@@ -172,6 +188,12 @@ impl Observer for TracingObserver {
                 info!(%message, %report, %sender, failed, delayed, relayed, "report queued");
             }
             Event::NotReported { message, because } => info!(%message, ?because, "outcome not reported"),
+            Event::Overload { rung, was, gauge, value, watermark } if rung > was => {
+                warn!(%rung, %was, %gauge, value, watermark, "overload grown, less mail taken");
+            }
+            Event::Overload { rung, was, gauge, value, watermark } => {
+                info!(%rung, %was, %gauge, value, watermark, "overload shrunk, more mail taken");
+            }
         }
     }
 }
@@ -192,12 +214,14 @@ pub struct Totals {
     pub reported: u64,
     /// Messages with an outcome that is not reported.
     pub not_reported: u64,
+    /// Changes of the rung on the overload ladder, up and down.
+    pub overload: u64,
 }
 
 /// Counts events and passes them on.
 pub(crate) struct Counting {
     observer: Box<dyn Observer>,
-    counts: [AtomicU64; 6],
+    counts: [AtomicU64; 7],
 }
 
 impl Counting {
@@ -213,6 +237,7 @@ impl Counting {
             Event::Failed { .. } => 3,
             Event::Reported { .. } => 4,
             Event::NotReported { .. } => 5,
+            Event::Overload { .. } => 6,
         };
         if let Some(count) = self.counts.get(index) {
             count.fetch_add(1, Ordering::Relaxed);
@@ -225,9 +250,9 @@ impl Counting {
     }
 
     pub(crate) fn totals(&self) -> Totals {
-        let [accepted, delivered, deferred, failed, reported, not_reported] =
+        let [accepted, delivered, deferred, failed, reported, not_reported, overload] =
             std::array::from_fn(|index| self.counts.get(index).map_or(0, |count| count.load(Ordering::Relaxed)));
-        Totals { accepted, delivered, deferred, failed, reported, not_reported }
+        Totals { accepted, delivered, deferred, failed, reported, not_reported, overload }
     }
 }
 

@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 use posthaste_client::{Published, rustls::ClientConfig, session::client::ClientTimeouts};
 use posthaste_server::wire::{Domain, Mailbox};
 
-use crate::{AccountTable, PolicyTable, RetrySchedule, RouteTable};
+use crate::{AccountTable, OverloadOptions, PolicyTable, RetrySchedule, RouteTable};
 
 /// The settings of a relay. Make them with [`RelayOptions::new`], then assign fields.
 #[derive(Debug, Clone)]
@@ -26,6 +26,8 @@ pub struct RelayOptions {
     pub routes: RouteTable,
     /// The retries, limits and timeouts of deliveries.
     pub delivery: DeliveryOptions,
+    /// When the relay counts as overloaded. Default: watermarks that suit every machine.
+    pub overload: OverloadOptions,
     /// The mailbox that gets the mail for `<Postmaster>`, and for postmaster at our name (RFC 5321
     /// section 4.5.1). It is in ASCII, at another domain. Default `None`: that mail is treated like
     /// all mail for our name.
@@ -156,6 +158,7 @@ impl RelayOptions {
             accounts: None,
             routes: RouteTable::default(),
             delivery: DeliveryOptions::default(),
+            overload: OverloadOptions::default(),
             postmaster: None,
             add_fields: AddFields::default(),
             #[cfg(feature = "dkim")]

@@ -22,7 +22,7 @@ use thiserror::Error;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    Accounts, Event, Observer, Policy, Recipients, RelayOptions, RelayService, Routes, SiteState, Totals,
+    Accounts, Event, Observer, Overload, Policy, Recipients, RelayOptions, RelayService, Routes, SiteState, Totals,
     TracingObserver, deliver,
     event::Counting,
     future_release,
@@ -152,6 +152,20 @@ impl<Q: Queue, R: Resolver> Relay<Q, R> {
         &self.shared.health
     }
 
+    /// How overloaded the relay is. What it cannot measure is reported here.
+    ///
+    /// ```
+    /// # use posthaste_relay::{Gauge, Relay, RelayOptions, Rung, client::SystemResolver, queue::memory::MemoryQueue};
+    /// # let options = RelayOptions::new("relay.example.org".parse()?);
+    /// let relay = Relay::new(MemoryQueue::default(), SystemResolver, options);
+    /// relay.overload().report(Gauge::Memory, 91);
+    /// assert_eq!(relay.overload().state().rung, Rung::Everyone);
+    /// # Ok::<_, Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn overload(&self) -> &Overload {
+        &self.shared.overload
+    }
+
     /// The sites that mail goes to, or went to lately, in no order: how much each takes, and which
     /// of them rest. At most 8,192 domains and as many routes.
     pub fn sites(&self) -> Vec<SiteState> {
@@ -248,6 +262,10 @@ impl<Q: Queue, R: Resolver> Relay<Q, R> {
     /// [`Text::new`](posthaste_client::Text) around it takes those that end in LF. SMTPUTF8 is
     /// added if an address is not ASCII. With `RelayOptions::dkim` it is signed.
     ///
+    /// An overloaded relay takes it all the same, until the queue is full: then the error is
+    /// [`PutError::Full`], and the message can be submitted again later. The
+    /// [state](Self::overload) tells an application that wants to wait before that.
+    ///
     /// # Errors
     /// [`SubmitError`]. Then nothing of the message is kept. There is one exception: after
     /// [`PutError::Broken`] the message may be in the queue.
@@ -260,6 +278,7 @@ impl<Q: Queue, R: Resolver> Relay<Q, R> {
         if envelope.recipients.is_empty() {
             return Err(SubmitError::NoRecipient);
         }
+        self.shared.measure().await;
         let mut draft = self.shared.queue.put(envelope.mail.size).await?;
         let mut inspector = Inspector::new(&self.shared.options.host_name);
         // A line may have any length: next hops take what they like.
@@ -298,7 +317,10 @@ impl<Q: Queue, R: Resolver> Relay<Q, R> {
         let message = new_message(&self.shared.options.host_name, owner, &envelope, origin)
             .map_err(|error| SubmitError::Envelope(error.into()))?;
         let (priority, held) = terms(&message);
-        let id = draft.commit(message).await?;
+        let timed = self.shared.overload.commit();
+        let committed = draft.commit(message).await;
+        timed.end();
+        let id = committed?;
         let (sender, recipients) = (&envelope.mail.reverse_path, envelope.recipients.len());
         self.shared.observe(&Event::Accepted { message: id, client: None, sender, recipients, octets, priority, held });
         Ok(id)

@@ -9,7 +9,8 @@ use posthaste_client::{Health, Server};
 use tokio::sync::Semaphore;
 
 use crate::{
-    Event, RelayOptions, deliver::KnownSites, event::Counting, hooks::Hooks, report::Budget, sign::Signatures,
+    Event, RelayOptions, deliver::KnownSites, event::Counting, hooks::Hooks, overload::Overload, report::Budget,
+    sign::Signatures,
 };
 
 /// The parts of a relay.
@@ -19,7 +20,8 @@ pub(crate) struct Shared<Q, R> {
     pub(crate) resolver: R,
     pub(crate) options: RelayOptions,
     pub(crate) hooks: Hooks,
-    pub(crate) events: Counting,
+    pub(crate) events: Arc<Counting>,
+    pub(crate) overload: Overload,
     /// The signatures of what is taken, and of reports.
     pub(crate) signatures: Signatures,
     /// The reports that senders without trust may still get.
@@ -40,6 +42,8 @@ const REPORTS_AT_ONCE: usize = 8;
 
 impl<Q, R> Shared<Q, R> {
     pub(crate) fn new(queue: Q, resolver: R, options: RelayOptions, hooks: Hooks, events: Counting) -> Self {
+        let events = Arc::new(events);
+        let overload = Overload::new(options.overload.clone(), Arc::clone(&events));
         let signatures = Signatures::new(&options);
         let reports = Budget::new(options.delivery.stranger_reports);
         let (reporting, listeners) = (Semaphore::new(REPORTS_AT_ONCE), Listeners::default());
@@ -49,6 +53,7 @@ impl<Q, R> Shared<Q, R> {
             options,
             hooks,
             events,
+            overload,
             signatures,
             reports,
             reporting,

@@ -107,6 +107,8 @@ pub(crate) async fn run<Q: Queue, R: Resolver>(
         // Not a tracked task, since a drain waits for those.
         tokio::spawn(async move { abort.run_until_cancelled(places.relieve()).await });
     }
+    let (watching, watched) = (abort.clone(), Arc::clone(&crew.shared));
+    tokio::spawn(async move { watching.run_until_cancelled(watched.watch_overload()).await });
     let sites = crew.shared.sites.begin();
     let mut seen = Change::default();
     let mut has_missed = false;
@@ -121,6 +123,10 @@ pub(crate) async fn run<Q: Queue, R: Resolver>(
             () = tokio::time::sleep(MISSED), if has_missed => {}
             () = crew.routed.notified() => {}
             () = drain.cancelled() => break Ok(()),
+        }
+        if crew.shared.overload.pauses() {
+            has_missed = true;
+            continue;
         }
         let looked = tokio::select! {
             looked = look(&crew, &sites) => looked,
