@@ -85,7 +85,7 @@ pub struct OverloadOptions {
     /// Of [`Gauge::Active`], in deliveries. Default: never. It tells how busy the relay is, which
     /// [`concurrency`](crate::DeliveryOptions::concurrency) bounds.
     pub active: Watermarks,
-    /// Of [`Gauge::CommitLatency`], in milliseconds. Default: 1,000, 2,000, 4,000, 8,000, 12,000,
+    /// Of [`Gauge::CommitLatency`], in milliseconds. Default: 1,000, 1,500, 4,000, 8,000, 12,000,
     /// 16,000. A client waits some minutes for the reply to its message.
     pub commit_latency: Watermarks,
 }
@@ -236,7 +236,7 @@ impl Default for OverloadOptions {
             descriptors: Watermarks::of([80, 85, 90, 93, 95, NEVER]),
             depth: Watermarks::of([4_000_000, 5_000_000, 6_000_000, 8_000_000, NEVER, NEVER]),
             active: Watermarks::NEVER,
-            commit_latency: Watermarks::of([1_000, 2_000, 4_000, 8_000, 12_000, 16_000]),
+            commit_latency: Watermarks::of([1_000, 1_500, 4_000, 8_000, 12_000, 16_000]),
         }
     }
 }

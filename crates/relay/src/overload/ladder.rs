@@ -154,11 +154,11 @@ mod tests {
             (
                 "another gauge holds a lower rung",
                 &[
-                    (0, 90, 2_000, Everyone),
-                    (1, 0, 2_000, Everyone),
-                    (2_001, 0, 2_000, Newest),
-                    (4_001, 0, 2_000, Heaviest),
-                    (9_000, 0, 1_751, Heaviest),
+                    (0, 90, 1_500, Everyone),
+                    (1, 0, 1_500, Everyone),
+                    (2_001, 0, 1_500, Newest),
+                    (4_001, 0, 1_500, Heaviest),
+                    (9_000, 0, 1_313, Heaviest),
                 ],
             ),
         ];

@@ -5,6 +5,8 @@ mod commits;
 mod gauge;
 mod ladder;
 mod owners;
+#[cfg(test)]
+mod tests;
 
 use std::{
     hash::Hash,
@@ -85,6 +87,13 @@ pub struct OverloadCause {
 
 /// How often the queue is measured.
 const INTERVAL: Duration = Duration::from_millis(250);
+/// A queue that takes long for its statistics is asked less often: they take a twentieth of the
+/// time at most.
+const EASE: u32 = 19;
+/// But at least this often.
+const SELDOM: Duration = Duration::from_secs(60);
+/// When the queue is asked again if the caller that has asked it has gone.
+const PATIENCE: Duration = Duration::from_secs(5);
 /// The shortest and the longest time for which MAIL waits, in milliseconds. It grows between the
 /// watermarks of [`Rung::Slower`] and [`Rung::Heaviest`].
 const WAITS: [u64; 2] = [50, 1_000];
@@ -200,16 +209,17 @@ impl Overload {
         self.commits.begin()
     }
 
-    /// Returns `true` if the queue is to be measured, to one caller each quarter of a second.
+    /// Returns `true` to one caller if the queue is to be measured.
     fn is_due(&self) -> bool {
         let (due, now) = (self.due.load(Relaxed), self.begun.elapsed());
-        let milliseconds = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
         milliseconds(now) >= due
-            && self.due.compare_exchange(due, milliseconds(now + INTERVAL), Relaxed, Relaxed).is_ok()
+            && self.due.compare_exchange(due, milliseconds(now + PATIENCE), Relaxed, Relaxed).is_ok()
     }
 
-    /// Takes what the queue says.
-    fn measure(&self, stats: &Stats) {
+    /// Takes what the queue has said, which took it this time.
+    fn measure(&self, stats: &Stats, took: Duration) {
+        let pause = took.saturating_mul(EASE).clamp(INTERVAL, SELDOM);
+        self.due.store(milliseconds(self.begun.elapsed() + pause), Relaxed);
         let values = [
             (Gauge::Disk, stats.disk_pressure),
             (Gauge::Inodes, stats.files_pressure),
@@ -267,6 +277,10 @@ impl Overload {
     }
 }
 
+fn milliseconds(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
+}
+
 /// No identity is equal to a network.
 fn named(identity: &str) -> impl Hash {
     ("identity", identity)
@@ -276,7 +290,9 @@ impl<Q: Queue, R> Shared<Q, R> {
     /// Measures the queue, if that was not done lately.
     pub(crate) async fn measure(&self) {
         if self.overload.is_due() {
-            self.overload.measure(&self.queue.stats().await);
+            let begun = Instant::now();
+            let stats = self.queue.stats().await;
+            self.overload.measure(&stats, begun.elapsed());
         }
     }
 

@@ -15,6 +15,7 @@ mod one_dead;
 mod one_report;
 mod open_relay;
 mod outcomes;
+mod overload;
 mod own_name;
 mod own_routes;
 mod panics;

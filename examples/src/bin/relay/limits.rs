@@ -45,6 +45,17 @@ pub(crate) fn fit(config: &mut Config, descriptors: Option<u64>) {
     );
 }
 
+/// A line for an operator who gives the relay few descriptors. `None`: it has enough.
+pub(crate) fn shortage(config: &Config, descriptors: Option<u64>) -> Option<String> {
+    let (connections, concurrency) = (config.server.connections, config.relay.delivery.concurrency);
+    let (mut fewer, mut less) = (connections, concurrency);
+    let descriptors = descriptors?;
+    let needed = shrink(&mut fewer, &mut less, descriptors)?;
+    Some(format!(
+        "{descriptors} open files are allowed, and limits.connections {connections} and delivery.concurrency {concurrency} may need {needed}; the relay runs with {fewer} and {less}; allow more (LimitNOFILE= of systemd, ulimit -n), or configure less"
+    ))
+}
+
 /// The descriptors that this many clients and deliveries at once may take.
 pub(crate) fn needed(connections: usize, concurrency: usize) -> u64 {
     let of = |count: usize, each: u64| u64::try_from(count).unwrap_or(u64::MAX).saturating_mul(each);

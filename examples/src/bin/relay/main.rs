@@ -7,6 +7,7 @@ mod limits;
 mod log;
 mod secret;
 mod serve;
+mod usage;
 
 use std::{io::Write as _, path::PathBuf, process::ExitCode};
 
@@ -97,7 +98,7 @@ fn main() -> ExitCode {
     let result = match arguments.command {
         Command::Demo(options) => runtime.block_on(demo::run(options)),
         Command::Serve { config } => with(config, |config| runtime.block_on(serve::run(config, descriptors))),
-        Command::Check { config } => with(config, |config| check(&config)),
+        Command::Check { config } => with(config, |config| check(&config, descriptors)),
         Command::Verifier { iterations } => print_verifier(iterations),
         Command::Status { config } => with(config, |config| runtime.block_on(control::ask(&config))),
     };
@@ -143,9 +144,14 @@ impl Failure {
     }
 }
 
-fn check(config: &Config) -> Result<(), Failure> {
+fn check(config: &Config, descriptors: Option<u64>) -> Result<(), Failure> {
     for warning in &config.warnings {
         eprintln!("{warning}");
+    }
+    // About this machine, and no mistake of the configuration.
+    let memory = usage::MemoryLimits::find(config.memory_limit).shortage();
+    for shortage in limits::shortage(config, descriptors).into_iter().chain(memory) {
+        eprintln!("this machine: {shortage}");
     }
     if let Err(problem) = serve::resolver(config) {
         return Err(Failure::Configuration(format!("{}: servers: {problem}", config.name)));

@@ -20,6 +20,7 @@ use crate::{
     Failure,
     config::{Config, Dane, Policies, RouteLogin, ServerCertificates},
     control, limits, log, secret,
+    usage::{self, MemoryLimits},
 };
 
 /// Runs the relay until a signal ends it. `descriptors`: how many it may have.
@@ -36,11 +37,16 @@ pub(crate) async fn run(mut config: Config, descriptors: Option<u64>) -> Result<
         warn!("{warning}");
     }
     limits::fit(&mut config, descriptors);
+    let memory = MemoryLimits::find(config.memory_limit);
+    if let Some(shortage) = memory.shortage() {
+        warn!("{shortage}");
+    }
     let resolver = resolver(&config).map_err(Failure::Run)?;
     let mut options = LogOptions::default();
     options.max_body = config.max_message.saturating_add(64 * 1_024);
     // For each delivery that makes progress there may be three that are silent.
     options.max_leases = options.max_leases.max(config.relay.delivery.concurrency.saturating_mul(4));
+    memory.fit(&mut options);
     let queue = LogQueue::open(&config.queue, options).map_err(Failure::run)?;
     tell(&config.queue, queue.report());
     let mut options = config.relay;
@@ -63,6 +69,7 @@ pub(crate) async fn run(mut config: Config, descriptors: Option<u64>) -> Result<
         Some(recipients) => relay.recipients(recipients).build(),
         None => relay.build(),
     };
+    tokio::spawn(usage::report(relay.clone(), memory, descriptors));
     // Mail does not depend on it.
     let control = control::listen(&config.queue, relay.clone());
     if let Err(error) = &control {

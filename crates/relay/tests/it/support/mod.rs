@@ -49,6 +49,7 @@ impl Observer for Log {
                 ("reported", sender.to_string(), format!("{failed} failed, {delayed} delayed, {relayed} relayed"))
             }
             Event::NotReported { .. } => ("not reported", String::new(), String::new()),
+            Event::Overload { rung, gauge, .. } => ("overload", gauge.to_string(), rung.to_string()),
             _ => return,
         };
         self.0.lock().unwrap().push(Seen { what, who, text });

@@ -11,6 +11,7 @@ mod guards;
 mod keys;
 mod lists;
 mod login;
+mod overload;
 mod route;
 mod table;
 mod tls;
@@ -69,6 +70,8 @@ pub(crate) struct Config {
     pub(crate) server: ServerOptions,
     pub(crate) guards: Guards,
     pub(crate) max_message: u64,
+    /// Octets of memory that the relay may have, beside what the system says.
+    pub(crate) memory_limit: Option<u64>,
     pub(crate) policies: Policies,
 }
 
@@ -217,6 +220,7 @@ impl Config {
         });
         relay.routes = route::table(&file, verified_tls.as_ref(), &any_tls);
         relay.delivery = delivery;
+        relay.overload = file.overload.options();
         Self {
             name,
             warnings,
@@ -232,6 +236,7 @@ impl Config {
             server: server(&file.limits),
             accounts: AccountsConfig::new(file.accounts),
             max_message,
+            memory_limit: file.overload.memory_limit(),
             policies,
         }
     }
