@@ -18,7 +18,7 @@ use posthaste_server::{
 use tracing::error;
 
 use crate::{
-    AddFields, Event,
+    AddFields, Event, RelayOptions,
     admit::admit,
     message::{Named, Origin, OutsideError, new_message, terms, whole_len},
     opening::Opening,
@@ -35,6 +35,8 @@ pub struct RelayService<Q, R>(pub(crate) Arc<Shared<Q, R>>);
 /// One connection of a [`RelayService`].
 pub struct RelayHandler<Q: Queue, R> {
     shared: Arc<Shared<Q, R>>,
+    /// The options, taken at MAIL for all of the transaction.
+    options: Arc<RelayOptions>,
     /// Room in the queue, taken before the client may send the content.
     draft: Option<Q::Draft>,
     /// When the transaction began: the time of BY counts from then.
@@ -53,6 +55,7 @@ impl<Q: Queue, R: Resolver> Service for RelayService<Q, R> {
         self.0.overload.admit_connection()?;
         Ok(RelayHandler {
             shared: Arc::clone(&self.0),
+            options: self.0.options(),
             draft: None,
             began: Instant::now(),
             named: Named::default(),
@@ -69,24 +72,25 @@ impl<Q: Queue, R> std::fmt::Debug for RelayHandler<Q, R> {
 
 impl<Q: Queue, R: Resolver> Handler for RelayHandler<Q, R> {
     async fn scram_key(&mut self, cx: &Context, user: &ScramUser) -> Result<Option<ScramKey>, SaslError> {
-        self.shared.hooks.key(&self.shared.options, cx, user).await
+        self.shared.hooks.key(&self.shared.options(), cx, user).await
     }
 
     fn unknown_users(&self) -> Option<UnknownUsers> {
-        self.shared.hooks.unknown_users(&self.shared.options)
+        self.shared.hooks.unknown_users(&self.shared.options())
     }
 
     async fn mail(&mut self, cx: &Context, mail: &Mail) -> Result<(), Refusal> {
         self.began = Instant::now();
         self.named = Named::default();
         self.shared.measure().await;
-        let owner = self.shared.overload.owner(&cx.peer);
-        let wait = self.shared.overload.admit(owner, cx.settings.protocol == Protocol::Lmtp)?;
+        let overload = &self.shared.overload;
+        let wait = overload.admit(|| overload.owner(&cx.peer), cx.settings.protocol == Protocol::Lmtp)?;
         if !wait.is_zero() {
             // A box, so that MAIL that need not wait has no room for a timer.
             Box::pin(tokio::time::sleep(wait)).await;
         }
-        self.trusted = self.shared.hooks.trusts(&self.shared.options, cx).await?;
+        self.options = self.shared.options();
+        self.trusted = self.shared.hooks.trusts(&self.options, cx).await?;
         let held = mail.hold.as_ref().map_or(i64::MIN, |hold| match hold {
             Hold::For(seconds) => i64::from(*seconds),
             Hold::Until(time) => time.unix_seconds().saturating_sub(Timestamp::now().as_second()),
@@ -108,8 +112,7 @@ impl<Q: Queue, R: Resolver> Handler for RelayHandler<Q, R> {
 
     async fn rcpt(&mut self, cx: &Context, rcpt: &Rcpt) -> Result<(), Refusal> {
         let Some(envelope) = &cx.envelope else { return Err(LOCAL_ERROR) };
-        let Shared { options, hooks, .. } = &*self.shared;
-        admit(options, hooks, cx, self.trusted, &envelope.mail, rcpt).await?;
+        admit(&self.options, &self.shared.hooks, cx, self.trusted, &envelope.mail, rcpt).await?;
         // RFC 5321 section 4.5.3.1.10: the client sends to the others in another transaction.
         let too_many = refusal!("452 4.5.3 Too many recipients, send to the others separately");
         if self.named.add(rcpt) { Ok(()) } else { Err(too_many) }
@@ -124,11 +127,11 @@ impl<Q: Queue, R: Resolver> Handler for RelayHandler<Q, R> {
     async fn message(&mut self, cx: &Context, mut envelope: Envelope, mut body: Body<'_>) -> Result<Accepted, Refusal> {
         let peer = &cx.peer;
         let Some(mut draft) = self.draft.take() else { return Err(LOCAL_ERROR) };
-        let shared = Arc::clone(&self.shared);
+        let (shared, options) = (Arc::clone(&self.shared), Arc::clone(&self.options));
         let asked = envelope.mail.mt_priority;
         envelope.mail.mt_priority = asked.map(|asked| self.priority(asked));
         let lowered = envelope.mail.mt_priority.filter(|priority| asked != Some(*priority));
-        let own_name = &shared.options.host_name;
+        let own_name = &options.host_name;
         let field = ReceivedField::of(cx, &envelope).by(own_name).with_id(draft.id()).with_recipient();
         let (trace, client) = (field.to_string(), field.client());
         let mut opening = None;
@@ -164,7 +167,7 @@ impl<Q: Queue, R: Resolver> Handler for RelayHandler<Q, R> {
             let front = front.write(&inspector, true, own_name, draft.id());
             write_opening(&mut draft, &mut signing, front).await?;
         }
-        if inspector.hops >= self.shared.options.max_hops || inspector.own_hops >= MAX_OWN_HOPS {
+        if inspector.hops >= options.max_hops || inspector.own_hops >= MAX_OWN_HOPS {
             return Err(refusal!("554 5.4.6 Too many hops, this is a loop"));
         }
         let front = signing.finish(draft.id()).await.map_err(SignatureError::into_refusal)?;
@@ -181,7 +184,7 @@ impl<Q: Queue, R: Resolver> Handler for RelayHandler<Q, R> {
                 return Err(refusal!("554 5.4.7 The time that was given for the delivery is over"));
             }
         }
-        self.shared.options.forward_postmaster(Some(peer), &mut envelope);
+        options.forward_postmaster(Some(peer), &mut envelope);
         let recipients = envelope.recipients.len();
         let all_ascii = !inspector.eight_bit;
         // RFC 8689 section 5: REQUIRETLS counts more than the field.
@@ -189,7 +192,7 @@ impl<Q: Queue, R: Resolver> Handler for RelayHandler<Q, R> {
         let trusted = self.trusted;
         let client = Some(client);
         let origin = Origin { client, all_ascii, trusted, returns_whole: false, tls_not_required, front };
-        let message = message(&self.shared.options.host_name, peer, &envelope, origin).map_err(|error| {
+        let message = message(own_name, peer, &envelope, origin).map_err(|error| {
             error!(%error, "envelope cannot be recorded");
             LOCAL_ERROR
         })?;
@@ -213,7 +216,7 @@ impl<Q: Queue, R: Resolver> Handler for RelayHandler<Q, R> {
 impl<Q: Queue, R> RelayHandler<Q, R> {
     /// Returns `true` if messages of this client get the fields that they lack.
     fn adds_fields(&self, peer: &Peer) -> bool {
-        match self.shared.options.add_fields {
+        match self.options.add_fields {
             AddFields::Never => false,
             AddFields::Submitted => peer.identity.is_some(),
             AddFields::Trusted => self.trusted,

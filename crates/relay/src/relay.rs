@@ -174,7 +174,7 @@ impl<Q: Queue, R: Resolver> Relay<Q, R> {
 
     /// The settings of a listener for mail from other hosts: the relay's name, and the [`offers`].
     pub fn settings(&self) -> ServerSettings {
-        let mut settings = ServerSettings::new(self.shared.options.host_name.clone());
+        let mut settings = ServerSettings::new(self.shared.options().host_name.clone());
         settings.offers = offers();
         settings
     }
@@ -183,7 +183,7 @@ impl<Q: Queue, R: Resolver> Relay<Q, R> {
     /// relay offers. Clients may have a message held for up to
     /// [`MAX_DELAY`](posthaste_queue::MAX_DELAY).
     pub fn submission(&self) -> ServerSettings {
-        let mut settings = ServerSettings::submission(self.shared.options.host_name.clone());
+        let mut settings = ServerSettings::submission(self.shared.options().host_name.clone());
         let role = mem::replace(&mut settings.offers, offers());
         settings.offers.auth = role.auth;
         settings.offers.demand_auth = role.demand_auth;
@@ -279,8 +279,9 @@ impl<Q: Queue, R: Resolver> Relay<Q, R> {
             return Err(SubmitError::NoRecipient);
         }
         self.shared.measure().await;
+        let options = self.shared.options();
         let mut draft = self.shared.queue.put(envelope.mail.size).await?;
-        let mut inspector = Inspector::new(&self.shared.options.host_name);
+        let mut inspector = Inspector::new(&options.host_name);
         // A line may have any length: next hops take what they like.
         let mut check = (envelope.mail.body != Some(BodyType::BinaryMime)).then(|| ContentCheck::new(usize::MAX));
         let mut signing = self.shared.signatures.of_application(envelope.mail.body);
@@ -309,12 +310,12 @@ impl<Q: Queue, R: Resolver> Relay<Q, R> {
         envelope.mail.smtputf8 |= !envelope.mail.reverse_path.is_ascii();
         envelope.mail.smtputf8 |= envelope.recipients.iter().any(|rcpt| !rcpt.forward_path.is_ascii());
         envelope.mail.size = Some(octets);
-        self.shared.options.forward_postmaster(None, &mut envelope);
+        options.forward_postmaster(None, &mut envelope);
         inspector.end();
         let tls_not_required = inspector.tls_not_required && !envelope.mail.require_tls;
         let all_ascii = !inspector.eight_bit;
         let origin = Origin { all_ascii, trusted: true, tls_not_required, front, ..Origin::default() };
-        let message = new_message(&self.shared.options.host_name, owner, &envelope, origin)
+        let message = new_message(&options.host_name, owner, &envelope, origin)
             .map_err(|error| SubmitError::Envelope(error.into()))?;
         let (priority, held) = terms(&message);
         let timed = self.shared.overload.commit();

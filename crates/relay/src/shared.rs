@@ -5,6 +5,7 @@ use std::{
     sync::{Arc, PoisonError, RwLock},
 };
 
+use arc_swap::ArcSwap;
 use posthaste_client::{Health, Server};
 use tokio::sync::Semaphore;
 
@@ -18,7 +19,7 @@ use crate::{
 pub(crate) struct Shared<Q, R> {
     pub(crate) queue: Q,
     pub(crate) resolver: R,
-    pub(crate) options: RelayOptions,
+    options: ArcSwap<RelayOptions>,
     pub(crate) hooks: Hooks,
     pub(crate) events: Arc<Counting>,
     pub(crate) overload: Overload,
@@ -50,7 +51,7 @@ impl<Q, R> Shared<Q, R> {
         Self {
             queue,
             resolver,
-            options,
+            options: ArcSwap::from_pointee(options),
             hooks,
             events,
             overload,
@@ -62,6 +63,12 @@ impl<Q, R> Shared<Q, R> {
             health: Health::default(),
             guarded_health: Health::default(),
         }
+    }
+
+    /// The options as they are now. A message, a claim, and a look at what is due take them once,
+    /// so that each sees one state of them.
+    pub(crate) fn options(&self) -> Arc<RelayOptions> {
+        self.options.load_full()
     }
 
     pub(crate) fn observe(&self, event: &Event<'_>) {

@@ -40,7 +40,7 @@ pub(super) async fn run<Q: Queue, R: Resolver>(
     connection: &mut Option<Connected>,
     flow: &mut Flow<'_>,
 ) -> Tried {
-    let most = crew.shared.options.delivery.recipients_per_transaction;
+    let most = job.options.delivery.recipients_per_transaction;
     let delivery = Delivery::new(job.recipients().len(), most);
     let mut attempt = Attempt { crew, site, job, flow, delivery, refused: None };
     let tried = attempt.over_kept(connection).await;
@@ -73,7 +73,7 @@ pub(super) async fn run<Q: Queue, R: Resolver>(
     info!(site = site.name(), ?cause, diagnostic = %why, "site throttled, mail waits");
     let is_all = fates.iter().all(|fate| matches!(fate, Fate::NotNow(_, words) if words.cause.is_throttling()));
     match then {
-        Then::GiveBack if is_all && job.can_wait(&crew.shared) => return Tried::NotAtAll,
+        Then::GiveBack if is_all && job.can_wait() => return Tried::NotAtAll,
         Then::GiveBack | Then::Settle => {}
         Then::DeferAll(time) => site.mark_down(Unreachable { diagnostic: why, is_permanent: false }, time),
     }
@@ -191,7 +191,7 @@ impl<Q: Queue, R: Resolver> Attempt<'_, '_, Q, R> {
 
     /// Returns `true` if the hosts of a route have published policies that are followed.
     fn is_published_for(&self, route: &Route) -> bool {
-        route.to == NextHop::Mx && !self.crew.shared.options.delivery.published.is_empty()
+        route.to == NextHop::Mx && !self.job.options.delivery.published.is_empty()
     }
 
     /// Returns `true` if the message leaves those policies aside (RFC 8689 section 5).
@@ -240,7 +240,7 @@ impl<Q: Queue, R: Resolver> Attempt<'_, '_, Q, R> {
         for guarded in ways {
             // The reason against the way before says nothing of this one.
             unreachable = found.missing.clone();
-            let way = match Way::of(&crew.shared, route, *guarded) {
+            let way = match Way::of(&self.job.options, route, *guarded) {
                 Ok(way) => way,
                 Err(why) => {
                     unreachable = Some(why);
@@ -257,7 +257,7 @@ impl<Q: Queue, R: Resolver> Attempt<'_, '_, Q, R> {
         let is_throttled = self.refused.as_ref().is_some_and(|(words, _)| words.cause.is_throttling());
         if let (Some(why), true, false) = (&unreachable, guard != Guard::Must && !leaves_aside, is_throttled) {
             debug!(site = site.name(), diagnostic = %why.diagnostic, "site marked down, no host reached");
-            site.mark_down(why.clone(), crew.shared.options.delivery.retry.down_for());
+            site.mark_down(why.clone(), self.job.options.delivery.retry.down_for());
         }
         unreachable
     }
@@ -288,10 +288,10 @@ impl<Q: Queue, R: Resolver> Attempt<'_, '_, Q, R> {
             }
             !comes_back
         });
-        let published = &shared.options.delivery.published;
+        let published = &self.job.options.delivery.published;
         let dialer = Dialer { listeners: shared.listeners.clone(), pulse: Arc::default() };
         let mut refused = self.refused.take();
-        let mut race = Race::new(&targets, dialer.clone(), way.options(shared));
+        let mut race = Race::new(&targets, dialer.clone(), way.options(shared, &self.job.options));
         let (mut fresh, had_delivered, mut is_reached) = (None, self.delivery.has_delivered(), false);
         while self.delivery.is_open() && !self.flow.is_over() {
             // An earlier server may have had the content.

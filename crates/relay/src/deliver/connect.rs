@@ -15,7 +15,7 @@ use super::{
     site::Unreachable,
 };
 use crate::{
-    Diagnostic, NextHop, Route,
+    Diagnostic, NextHop, RelayOptions, Route,
     shared::{Listeners, Shared},
 };
 
@@ -56,9 +56,9 @@ pub(super) struct Way {
 
 impl Way {
     /// The usual way of a route; `guarded` if the message asks for it.
-    pub(super) fn of<Q, R>(shared: &Shared<Q, R>, route: &Route, guarded: bool) -> Result<Self, Unreachable> {
+    pub(super) fn of(options: &RelayOptions, route: &Route, guarded: bool) -> Result<Self, Unreachable> {
         let tls = match &route.to {
-            NextHop::Hosts(_) if guarded => guard(shared, route)?,
+            NextHop::Hosts(_) if guarded => guard(options, route)?,
             NextHop::Hosts(_) => route.tls.clone(),
             // Each target has its own if the domain publishes a policy.
             NextHop::Mx => route.tls.clone().unproven(),
@@ -69,9 +69,9 @@ impl Way {
     }
 
     /// The options of connections in this way.
-    pub(super) fn options<Q, R>(&self, shared: &Shared<Q, R>) -> Arc<ClientOptions> {
-        let delivery = &shared.options.delivery;
-        let mut options = ClientOptions::new(shared.options.host_name.clone().into());
+    pub(super) fn options<Q, R>(&self, shared: &Shared<Q, R>, own: &RelayOptions) -> Arc<ClientOptions> {
+        let delivery = &own.delivery;
+        let mut options = ClientOptions::new(own.host_name.clone().into());
         options.connect_timeout = delivery.connect_timeout;
         options.session.timeouts = delivery.timeouts.clone();
         options.session.chunking = self.chunking;
@@ -169,11 +169,11 @@ pub(super) fn given_up(host: &str, gave_up: GaveUp) -> Diagnostic {
 }
 
 /// TLS that proves the identity of a host that the configuration names.
-fn guard<Q, R>(shared: &Shared<Q, R>, route: &Route) -> Result<Tls, Unreachable> {
+fn guard(options: &RelayOptions, route: &Route) -> Result<Tls, Unreachable> {
     if route.tls.is_verified() {
         return Ok(route.tls.clone());
     }
-    let config = shared.options.delivery.verified_tls.as_ref().ok_or_else(unverified)?;
+    let config = options.delivery.verified_tls.as_ref().ok_or_else(unverified)?;
     let identity = Identity::Verified(Arc::clone(config));
     Ok(if matches!(route.tls, Tls::Implicit(_)) { Tls::Implicit(identity) } else { Tls::Required(identity) })
 }

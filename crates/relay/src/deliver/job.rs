@@ -1,6 +1,6 @@
 //! A claimed delivery, decoded, and the fate of each of its recipients.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use posthaste_queue::{Claimed, Lease, LeaseError, Queue};
 use posthaste_server::wire::{
@@ -11,7 +11,7 @@ use tokio::time::Instant;
 
 use super::words::Words;
 use crate::{
-    Diagnostic,
+    Diagnostic, RelayOptions,
     record::{Outside, Recipient, RecordError, by_after, decode_recipients},
     report::Action,
     shared::Shared,
@@ -21,6 +21,8 @@ use crate::{
 #[derive(Debug)]
 pub(super) struct Job {
     pub(super) lease: Lease,
+    /// The options, taken at the claim for all of the attempt.
+    pub(super) options: Arc<RelayOptions>,
     pub(super) outside: Outside,
     /// Recipients that wait for their delivery.
     pub(super) recipients: Vec<Recipient>,
@@ -57,11 +59,11 @@ pub(super) enum Guard {
 }
 
 impl Job {
-    pub(super) fn open(claimed: Claimed) -> Result<Self, RecordError> {
+    pub(super) fn open(claimed: Claimed, options: Arc<RelayOptions>) -> Result<Self, RecordError> {
         let outside = Outside::decode(&claimed.envelope)?;
         let (recipients, ended) = decode_recipients(&claimed.state)?.into_iter().partition(Recipient::waits);
         let Claimed { lease, attempts, others, age, .. } = claimed;
-        Ok(Self { lease, outside, recipients, ended, attempts, others, age, claimed: Instant::now() })
+        Ok(Self { lease, options, outside, recipients, ended, attempts, others, age, claimed: Instant::now() })
     }
 
     /// When it was claimed.
@@ -135,8 +137,8 @@ impl Job {
     }
 
     /// Returns `true` if nothing is to be told or decided now that the delivery fails for now.
-    pub(super) fn can_wait<Q, R>(&self, shared: &Shared<Q, R>) -> bool {
-        let retry = &shared.options.delivery.retry;
+    pub(super) fn can_wait(&self) -> bool {
+        let retry = &self.options.delivery.retry;
         let age = self.age().saturating_sub(self.outside.held());
         let is_delayed = retry.warn_after.is_some_and(|after| age >= after);
         let is_told = || self.recipients.iter().all(|recipient| recipient.told.delay);
@@ -145,7 +147,7 @@ impl Job {
 
     /// Extends the lease.
     pub(super) async fn keep<Q: Queue, R>(&self, shared: &Shared<Q, R>) -> Result<(), LeaseError> {
-        shared.queue.extend(&self.lease, shared.options.delivery.lease).await
+        shared.queue.extend(&self.lease, self.options.delivery.lease).await
     }
 }
 

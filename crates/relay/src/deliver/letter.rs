@@ -91,7 +91,7 @@ impl<Q: Queue, R: Send + Sync> Transact<Metered> for Letter<'_, Q, R> {
     fn admits(&mut self, client: &Client<Metered>) -> bool {
         if let (Some((way, servers)), Some(target)) = (self.way, client.server()) {
             if let Some(policy) = servers.policy(&target.host) {
-                let published = &self.shared.options.delivery.published;
+                let published = &self.job.options.delivery.published;
                 published.count_ready(self.site.name(), policy, client);
             }
             if let Some(why) = way.rules_out(&target.host, client) {

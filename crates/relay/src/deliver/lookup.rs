@@ -53,11 +53,12 @@ pub(super) async fn find<Q: Queue, R: Resolver>(
     if let Some(why) = site.down() {
         return Err(why);
     }
+    let delivery = &crew.shared.options().delivery;
     // Boxed, since many tasks wait for it.
-    let found = Box::pin(look_up(crew, site, route, &crew.shared.options.delivery.published)).await.map(Arc::new);
+    let found = Box::pin(look_up(crew, site, route, &delivery.published)).await.map(Arc::new);
     match &found {
         Ok(found) => site.keep_found(Arc::clone(found)),
-        Err(why) => site.mark_down(why.clone(), crew.shared.options.delivery.retry.down_for()),
+        Err(why) => site.mark_down(why.clone(), delivery.retry.down_for()),
     }
     found
 }
@@ -106,7 +107,8 @@ async fn ask<Q: Queue, R: Resolver>(
     route: &Route,
     published: &Published,
 ) -> Result<Found, Unreachable> {
-    let (delivery, own_name) = (&shared.options.delivery, shared.options.host_name.as_str());
+    let options = shared.options();
+    let (delivery, own_name) = (&options.delivery, options.host_name.as_str());
     let is_mx = route.to == NextHop::Mx;
     let servers = match &route.to {
         NextHop::Hosts(hosts) => {

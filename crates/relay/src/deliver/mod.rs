@@ -85,7 +85,8 @@ pub(crate) async fn run<Q: Queue, R: Resolver>(
     shared: Arc<Shared<Q, R>>,
     drain: CancellationToken,
 ) -> Result<(), Error> {
-    let (concurrency, patience) = (shared.options.delivery.concurrency.max(1), shared.options.delivery.drain);
+    let options = shared.options();
+    let (concurrency, patience) = (options.delivery.concurrency.max(1), options.delivery.drain);
     let (tasks, abort) = (TaskTracker::new(), CancellationToken::new());
     // Dropping this future aborts the workers.
     let _abort = abort.clone().drop_guard();
@@ -162,7 +163,8 @@ pub(crate) async fn run<Q: Queue, R: Resolver>(
 /// `true` if there was no room for the sites of some classes.
 async fn look<Q: Queue, R: Resolver>(crew: &Arc<Crew<Q, R>>, sites: &Mutex<Sites>) -> Result<bool, Error> {
     let sites = || sites.lock().unwrap_or_else(PoisonError::into_inner);
-    let delivery = &crew.shared.options.delivery;
+    let options = crew.shared.options();
+    let delivery = &options.delivery;
     let make = |name, leads| {
         let shelf = Shelf::new(delivery.idle, crew.budget.clone());
         Site::new(name, leads, delivery.concurrency_per_site, shelf, crew.shared.health.clone())
@@ -174,7 +176,7 @@ async fn look<Q: Queue, R: Resolver>(crew: &Arc<Crew<Q, R>>, sites: &Mutex<Sites
         let more = classes.len() == PAGE;
         after = classes.last().cloned();
         for class in classes {
-            let Some(leads) = routing::find(crew, &class.key) else { continue };
+            let Some(leads) = routing::find(crew, &options, &class.key) else { continue };
             let site = sites().of(&class.key, leads, make);
             match site {
                 Some(site) => {

@@ -4,7 +4,7 @@
 //! deliveries of the message are under way, outcomes to be reported stay in the record. The sender
 //! gets one report of all when [the round](super::round) is over.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use jiff::Timestamp;
@@ -48,7 +48,8 @@ impl Job {
     /// Writes back the outcome of an attempt. A report is queued exactly when its outcomes are
     /// recorded.
     pub(super) async fn settle<Q: Queue, R>(mut self, shared: &Shared<Q, R>, fates: Vec<Fate>) {
-        let retry = &shared.options.delivery.retry;
+        let options = Arc::clone(&self.options);
+        let retry = &options.delivery.retry;
         // The age of a held message counts from its release.
         let age = self.age().saturating_sub(self.outside.held());
         // The recipients stay together: the one that may come back first decides.
@@ -181,7 +182,7 @@ impl Job {
         // Without its front, which signs what is cut off here.
         let whole = beginning(shared, &self.lease, &Bytes::new(), usize::MAX).await?;
         let body = report::without_content(&whole.octets)?;
-        let own_name = &shared.options.host_name;
+        let own_name = &self.options.host_name;
         let front = shared.signatures.of_report(own_name, &body, self.lease.message()).await;
         let mut mail = self.outside.mail.clone();
         let octets = front.len().saturating_add(body.len());

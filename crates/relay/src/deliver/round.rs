@@ -6,7 +6,7 @@
 //! round finds them all. If the process ends in between, the outcomes stay in the queue, where they
 //! fall due by themselves.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use posthaste_queue::{Gather, GatherWhen, MessageId, Queue};
 use tracing::warn;
@@ -34,7 +34,8 @@ pub(super) async fn close<Q: Queue, R>(shared: &Shared<Q, R>, message: MessageId
     const BOTH: [u8; 2] = Remaining::Both.mark();
     let (marks, when): (&[&[u8]], _) =
         if outside.trusted { (&[&ENDED, &BOTH], when) } else { (&[&ENDED], GatherWhen::Alone) };
-    let gather = Gather { message, marks, when, lease: shared.options.delivery.lease };
+    let options = shared.options();
+    let gather = Gather { message, marks, when, lease: options.delivery.lease };
     let gathered = match shared.queue.gather(gather).await {
         Ok(gathered) => gathered,
         // The outcomes fall due by themselves.
@@ -43,7 +44,7 @@ pub(super) async fn close<Q: Queue, R>(shared: &Shared<Q, R>, message: MessageId
     let mut ends = Vec::with_capacity(gathered.len());
     let mut says = Says::Nothing;
     for claimed in gathered {
-        let Ok(job) = Job::open(claimed) else {
+        let Ok(job) = Job::open(claimed, Arc::clone(&options)) else {
             warn!(%message, "delivery record unreadable, message held");
             let _ = shared.queue.hold(message).await;
             return;

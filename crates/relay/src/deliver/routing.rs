@@ -20,7 +20,7 @@ use super::{
     site::{Leads, Unreachable},
     worker::Crew,
 };
-use crate::{Diagnostic, Route};
+use crate::{Diagnostic, RelayOptions, Route};
 
 /// How long an answer counts.
 const KNOWN: Duration = Duration::from_secs(60);
@@ -73,9 +73,13 @@ impl Default for Routing {
 }
 
 /// The route of a key. `None`: it is not known yet; the loop is woken when it is.
-pub(super) fn find<Q: Queue, R: Resolver>(crew: &Arc<Crew<Q, R>>, key: &RoutingKey) -> Option<Leads> {
+pub(super) fn find<Q: Queue, R: Resolver>(
+    crew: &Arc<Crew<Q, R>>,
+    options: &Arc<RelayOptions>,
+    key: &RoutingKey,
+) -> Option<Leads> {
     if crew.shared.hooks.routes.is_none() {
-        let route = crew.shared.options.routes.route(key.as_str());
+        let route = options.routes.route(key.as_str());
         return Some(route.map(Arc::clone).ok_or_else(|| no_route(key)));
     }
     match crew.routing.look(key) {
@@ -83,11 +87,11 @@ pub(super) fn find<Q: Queue, R: Resolver>(crew: &Arc<Crew<Q, R>>, key: &RoutingK
         Look::Wait => return None,
         Look::Ask => {}
     }
-    let (crew, key) = (Arc::clone(crew), key.clone());
+    let (crew, options, key) = (Arc::clone(crew), Arc::clone(options), key.clone());
     crew.tasks.clone().spawn(async move {
         tokio::select! {
-            leads = ask(&crew, &key) => {
-                crew.routing.answer(key, leads, crew.shared.options.delivery.retry.down_for());
+            leads = ask(&crew, &options, &key) => {
+                crew.routing.answer(key, leads, options.delivery.retry.down_for());
                 crew.routed.notify_one();
             }
             () = crew.drain.cancelled() => {}
@@ -96,11 +100,10 @@ pub(super) fn find<Q: Queue, R: Resolver>(crew: &Arc<Crew<Q, R>>, key: &RoutingK
     None
 }
 
-async fn ask<Q: Queue, R: Resolver>(crew: &Crew<Q, R>, key: &RoutingKey) -> Leads {
+async fn ask<Q: Queue, R: Resolver>(crew: &Crew<Q, R>, options: &RelayOptions, key: &RoutingKey) -> Leads {
     // The semaphore is never closed.
     let _permit = crew.routing.permits.acquire().await;
-    let shared = &crew.shared;
-    let found = timeout(PATIENCE, shared.hooks.route(&shared.options, key.as_str())).await;
+    let found = timeout(PATIENCE, crew.shared.hooks.route(options, key.as_str())).await;
     let found = found.unwrap_or_else(|_| Err(format!("no answer within {} s", PATIENCE.as_secs()).into()));
     match found {
         Ok(Some(route)) => Ok(route),

@@ -20,7 +20,7 @@ use super::{
     routing::Routing,
     site::{ASKED_NOW, Look, Site, Turn},
 };
-use crate::{NextHop, shared::Shared};
+use crate::{NextHop, RelayOptions, shared::Shared};
 
 /// The state that all workers share.
 #[derive(Debug)]
@@ -129,10 +129,11 @@ async fn work<Q: Queue, R: Resolver>(crew: Arc<Crew<Q, R>>, mut turn: Turn, plac
             }
             continue;
         };
-        match claim(&crew, turn.site(), &class).await {
+        let options = crew.shared.options();
+        match claim(&crew, turn.site(), &class, &options).await {
             Ok(Some(claimed)) => {
                 connection = connection.or_else(|| turn.site().shelf.take());
-                deliver(&crew, &turn, claimed, &mut connection, &mut place).await;
+                deliver(&crew, &turn, (claimed, options), &mut connection, &mut place).await;
             }
             Ok(None) => {
                 turn.found_none(&class);
@@ -168,9 +169,10 @@ async fn claim<Q: Queue, R: Resolver>(
     crew: &Arc<Crew<Q, R>>,
     site: &Arc<Site>,
     class: &DueClass,
+    options: &RelayOptions,
 ) -> Result<Option<Claimed>, Error> {
     let from = std::slice::from_ref(class);
-    let claim = Claim { from, max: 1, lease: crew.shared.options.delivery.lease };
+    let claim = Claim { from, max: 1, lease: options.delivery.lease };
     let claimed = crew.shared.queue.claim(claim).await?.pop();
     if claimed.is_some()
         && let Some(turn) = site.offer(class.clone())
@@ -184,13 +186,13 @@ async fn claim<Q: Queue, R: Resolver>(
 async fn deliver<Q: Queue, R: Resolver>(
     crew: &Arc<Crew<Q, R>>,
     turn: &Turn,
-    claimed: Claimed,
+    (claimed, options): (Claimed, Arc<RelayOptions>),
     connection: &mut Option<Connected>,
     place: &mut Option<Place>,
 ) {
     let (shared, site) = (&*crew.shared, turn.site());
     let message = claimed.lease.message();
-    let job = match Job::open(claimed) {
+    let job = match Job::open(claimed, options) {
         Ok(job) => job,
         Err(error) => {
             // The message is never thrown away: an operator can look at a held one.
@@ -207,13 +209,13 @@ async fn deliver<Q: Queue, R: Resolver>(
         Some(Overdue::Tell) => return job.tell_overdue(shared).await,
         None => {}
     }
-    let (beat, silent) = (shared.options.delivery.lease / 3, Notify::new());
+    let (beat, silent) = (job.options.delivery.lease / 3, Notify::new());
     let tried = {
         // Strangers may choose where reports go. So reports come last, and prove nothing about
         // their site.
         let is_report = job.outside.mail.reverse_path == ReversePath::Null;
         let standing = if is_report { Standing::Doubtful } else { site.standing() };
-        let time = shared.options.delivery.attempt_timeout;
+        let time = job.options.delivery.attempt_timeout;
         let is_by_mx = site.leads().as_ref().is_ok_and(|route| route.to == NextHop::Mx);
         let mute = (if is_by_mx { MUTE_BY_MX } else { MUTE_CHOSEN }, health(shared, is_by_mx, false));
         let mut flow = Flow::new(&crew.places, place, (turn, &silent), mute, standing, time, job.attempts);

@@ -214,7 +214,7 @@ impl<'s> Letter<'s> {
         let (Some(to), Some(end)) = (outside.mail.reverse_path.mailbox(), end) else { return Self::Nothing };
         let permit = shared.reporting.acquire().await.ok();
         let most = match report::returns_whole(outside, &entries) {
-            true => usize::try_from(shared.options.delivery.return_at_most).unwrap_or(usize::MAX).min(MAX_RETURNED),
+            true => usize::try_from(shared.options().delivery.return_at_most).unwrap_or(usize::MAX).min(MAX_RETURNED),
             false => 0,
         };
         let mut original = beginning(shared, &end.lease, &outside.front, most).await.unwrap_or_default();
@@ -244,8 +244,9 @@ impl<'s> Letter<'s> {
                 _ => None,
             };
         };
-        let own_name = &shared.options.host_name;
-        let will_retry_until = until(outside, shared.options.delivery.retry.expire_after);
+        let options = shared.options();
+        let own_name = &options.host_name;
+        let will_retry_until = until(outside, options.delivery.retry.expire_after);
         let about = About { own_name, message, outside, will_retry_until, now: Timestamp::now() };
         let granted = grant.as_ref().map_or(MAX_REPORT, |grant| grant.octets.min(MAX_REPORT));
         let most = if form == Form::Least { 0 } else { granted };
@@ -263,7 +264,7 @@ impl<'s> Letter<'s> {
         let rcpt = Rcpt::new(ForwardPath::Mailbox(report.to.borrowed())).into_owned();
         let mail = Mail { size: u64::try_from(octets).ok(), ..report.mail };
         let mut envelope = Envelope::from_commands(mail, vec![rcpt]);
-        shared.options.forward_postmaster(None, &mut envelope);
+        options.forward_postmaster(None, &mut envelope);
         let (all_ascii, returns_whole) = (report.body.is_ascii(), report.returns_whole);
         let origin = Origin { all_ascii, trusted: outside.trusted, returns_whole, front, ..Origin::default() };
         match new_message(own_name, Owner::default(), &envelope, origin) {

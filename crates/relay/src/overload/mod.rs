@@ -167,12 +167,12 @@ impl Overload {
 
     /// Decides about a MAIL. `Ok`: how long it has to wait. LMTP never waits: it is the last hop of
     /// mail that others have taken already.
-    pub(crate) fn admit(&self, owner: OwnerHash, is_lmtp: bool) -> Result<Duration, Refusal> {
+    pub(crate) fn admit(&self, owner: impl FnOnce() -> OwnerHash, is_lmtp: bool) -> Result<Duration, Refusal> {
         let rung = self.rung();
         if rung == Rung::Calm {
             return Ok(Duration::ZERO);
         }
-        let load = self.owners.load(owner, self.begun.elapsed());
+        let load = self.owners.load(owner(), self.begun.elapsed());
         let is_refused = match rung {
             Rung::Calm | Rung::Slower => false,
             Rung::Heaviest => load.is_heavy,
@@ -291,7 +291,8 @@ impl<Q: Queue, R> Shared<Q, R> {
     pub(crate) async fn measure(&self) {
         if self.overload.is_due() {
             let begun = Instant::now();
-            let stats = self.queue.stats().await;
+            // A box, so that a question that asks for none has no room for it.
+            let stats = Box::pin(self.queue.stats()).await;
             self.overload.measure(&stats, begun.elapsed());
         }
     }

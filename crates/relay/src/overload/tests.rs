@@ -94,7 +94,7 @@ async fn each_rung_refuses_more_than_the_one_below() {
     let (overload, told) = overload();
     let owners = owners(&overload).await;
     let milliseconds = |wait: Duration| Ok(wait.as_millis());
-    let decide = |is_lmtp| owners.map(|owner| overload.admit(owner, is_lmtp).map_or_else(Err, milliseconds));
+    let decide = |is_lmtp| owners.map(|owner| overload.admit(|| owner, is_lmtp).map_or_else(Err, milliseconds));
     let busy = Err(BUSY);
     for (memory, decisions) in [
         (74, [Ok(0), Ok(0), Ok(0)]),
@@ -124,8 +124,8 @@ async fn lmtp_never_waits() {
     let (overload, _) = overload();
     let [heavy, ..] = owners(&overload).await;
     overload.report(Gauge::Memory, 79);
-    assert_eq!(overload.admit(heavy, true), Ok(Duration::ZERO));
-    assert!(overload.admit(heavy, false).is_ok_and(|wait| !wait.is_zero()));
+    assert_eq!(overload.admit(|| heavy, true), Ok(Duration::ZERO));
+    assert!(overload.admit(|| heavy, false).is_ok_and(|wait| !wait.is_zero()));
 }
 
 #[tokio::test(start_paused = true)]
@@ -135,7 +135,7 @@ async fn the_only_owner_waits_and_is_not_the_heaviest() {
     (0..1_000).for_each(|_| overload.accepted(owner, 10_000));
     for (memory, wait) in [(75, 50), (80, 1_000)] {
         overload.report(Gauge::Memory, memory);
-        assert_eq!(overload.admit(owner, false), Ok(Duration::from_millis(wait)), "{memory}");
+        assert_eq!(overload.admit(|| owner, false), Ok(Duration::from_millis(wait)), "{memory}");
     }
 }
 
