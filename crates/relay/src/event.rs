@@ -113,7 +113,8 @@ pub enum Event<'a> {
         /// Why it is not reported.
         because: NotReported,
     },
-    /// The relay does less of its work than before, or more, since it is overloaded or no longer is.
+    /// The relay does less of its work than before, or more, since it is overloaded or no longer
+    /// is.
     #[non_exhaustive]
     Overload {
         /// Where it stands now.

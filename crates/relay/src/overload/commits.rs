@@ -33,8 +33,8 @@ pub(crate) struct Commit<'a> {
 const WEIGHT: u64 = 4;
 /// Parts of a millisecond in which the average is kept.
 const PARTS: u64 = 64;
-/// The average is cut in half in each of these spans without a commit: an old one says little, and
-/// a relay that takes no mail has to find out that the disk is well again.
+/// Milliseconds without a commit that cut the average in half, each time. A relay that takes no
+/// mail has to find out that the disk works again.
 const FADES: u64 = 1_000;
 
 impl Commits {
@@ -52,8 +52,8 @@ impl Commits {
         Commit { commits: self, since }
     }
 
-    /// The milliseconds that a commit takes: the average, or the time for which none has ended while
-    /// some run.
+    /// The milliseconds that a commit takes: the average, or the time for which none has ended
+    /// while some run.
     pub(super) fn latency(&self, now: Instant) -> u64 {
         let average = self.average.load(Relaxed) / PARTS;
         let running = self.running.load(Acquire);

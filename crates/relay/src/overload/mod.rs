@@ -124,8 +124,8 @@ impl Overload {
     }
 
     /// Takes the value of a gauge that the relay cannot measure: [`Gauge::Memory`] or
-    /// [`Gauge::Descriptors`]. It counts until the next one, so report it every quarter of a second.
-    /// A value of another gauge counts until the relay measures it.
+    /// [`Gauge::Descriptors`]. It counts until the next one, so report it every quarter of a
+    /// second. A value of another gauge counts until the relay measures it.
     pub fn report(&self, gauge: Gauge, value: u64) {
         self.set(gauge, value);
         self.evaluate();

@@ -17,7 +17,8 @@ use std::{
 pub(super) struct Owners {
     rows: [Box<[Cell]>; 2],
     hasher: RandomState,
-    /// The sum of all weights, and the number of owners, when they were last [summed up](Self::sum).
+    /// The sum of all weights, and the number of owners, when they were last [summed
+    /// up](Self::sum).
     total: AtomicU32,
     count: AtomicU32,
 }

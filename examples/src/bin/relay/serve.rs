@@ -46,7 +46,7 @@ pub(crate) async fn run(mut config: Config, descriptors: Option<u64>) -> Result<
     options.max_body = config.max_message.saturating_add(64 * 1_024);
     // For each delivery that makes progress there may be three that are silent.
     options.max_leases = options.max_leases.max(config.relay.delivery.concurrency.saturating_mul(4));
-    memory.fit(&mut options);
+    memory.fit(&mut options, &mut config.server);
     let queue = LogQueue::open(&config.queue, options).map_err(Failure::run)?;
     tell(&config.queue, queue.report());
     let mut options = config.relay;

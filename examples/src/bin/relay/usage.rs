@@ -6,6 +6,7 @@ use std::{fs, path::Path, time::Duration};
 use posthaste::client::Resolver;
 use posthaste::queue::{Queue, log::LogOptions};
 use posthaste::relay::{Gauge, Relay};
+use posthaste::server::ServerOptions;
 use rustix::process::{Resource, getrlimit};
 
 /// What this process may have, in octets. `None`: there is no such limit.
@@ -23,6 +24,8 @@ pub(crate) struct MemoryLimits {
 const INTERVAL: Duration = Duration::from_millis(250);
 /// What a thousand clients at the default limits bring the whole process to.
 const ENOUGH: u64 = 256 << 20;
+/// Octets that a client may take: its buffers, what it is told, and an envelope of its own.
+const A_CLIENT: u64 = 96 << 10;
 /// Limits at and above this are none.
 const NO_LIMIT: u64 = 1 << 60;
 
@@ -50,7 +53,9 @@ impl MemoryLimits {
     /// How much of the scarcest one is used, in percent. `None`: the system does not say.
     fn used(&self, statm: &str, page: u64) -> Option<u64> {
         let pages = |at| Some(statm.split_ascii_whitespace().nth(at)?.parse::<u64>().ok()?.saturating_mul(page));
-        let used = [(pages(0)?, self.addresses), (pages(1)?, self.resident), (pages(5)?, self.data)];
+        // Pages of files, such as those of the program, go when there is need.
+        let resident = pages(1)?.saturating_sub(pages(2)?);
+        let used = [(pages(0)?, self.addresses), (resident, self.resident), (pages(5)?, self.data)];
         let percent = |(used, limit): (u64, Option<u64>)| used.saturating_mul(100).checked_div(limit?);
         used.into_iter().filter_map(percent).max()
     }
@@ -59,19 +64,29 @@ impl MemoryLimits {
     pub(crate) fn shortage(&self) -> Option<String> {
         let limit = self.least().filter(|limit| *limit < ENOUGH)?;
         Some(format!(
-            "{} MiB of memory are allowed, and a thousand clients at their limits take {} MiB; the relay keeps less in memory, and refuses mail before it is used up; allow more (MemoryMax= of systemd, ulimit -v), or lower limits.connections",
+            "{} MiB of memory are allowed, and a thousand clients at their limits take {} MiB; the relay serves {} clients at most, keeps less in memory, and refuses mail before that is used up; allow more, such as by MemoryMax= of systemd or ulimit -v",
             limit >> 20,
-            ENOUGH >> 20
+            ENOUGH >> 20,
+            clients(limit),
         ))
     }
 
-    /// Lets the queue keep less in memory if there is little: together three eighths at most.
-    pub(crate) fn fit(&self, options: &mut LogOptions) {
-        let Some(limit) = self.least().and_then(|limit| usize::try_from(limit).ok()) else { return };
+    /// Lets the queue and the server keep less in memory if there is little: together seven
+    /// sixteenths at most, and fewer clients.
+    pub(crate) fn fit(&self, options: &mut LogOptions, server: &mut ServerOptions) {
+        let Some(least) = self.least() else { return };
+        let limit = usize::try_from(least).unwrap_or(usize::MAX);
+        server.connections = server.connections.min(clients(least));
+        server.envelopes = server.envelopes.min(limit / 8);
         options.index_memory = options.index_memory.min(limit / 8);
         options.index_cache = options.index_cache.min(limit / 16);
         options.draft_memory = options.draft_memory.min(limit / 8);
     }
+}
+
+/// The clients that half of this memory is enough for.
+fn clients(limit: u64) -> usize {
+    usize::try_from(limit / 2 / A_CLIENT).unwrap_or(usize::MAX).max(1)
 }
 
 /// Tells the relay what it has, as long as it runs.
@@ -165,7 +180,7 @@ mod tests {
 
     #[test]
     fn the_scarcest_kind_of_memory_counts() {
-        let statm = "25600 5120 900 10 0 12800 0\n";
+        let statm = "25600 5620 500 10 0 12800 0\n";
         let limits = |resident, addresses, data| MemoryLimits { resident, addresses, data };
         for (limits, used) in [
             (limits(None, None, None), None),
@@ -183,12 +198,14 @@ mod tests {
     fn little_memory_is_told_and_the_queue_keeps_less_in_it() {
         let limits = MemoryLimits { resident: Some(64 * MIB), ..MemoryLimits::default() };
         assert!(limits.shortage().is_some_and(|text| text.starts_with("64 MiB of memory are allowed")));
-        let mut options = LogOptions::default();
-        limits.fit(&mut options);
+        let (mut options, mut server) = (LogOptions::default(), ServerOptions::default());
+        limits.fit(&mut options, &mut server);
         assert_eq!([options.index_memory, options.index_cache, options.draft_memory], [8 << 20, 4 << 20, 8 << 20]);
+        assert_eq!((server.connections, server.envelopes), (341, 8 << 20));
         let roomy = MemoryLimits { resident: Some(1 << 30), ..MemoryLimits::default() };
-        let (mut options, default) = (LogOptions::default(), LogOptions::default());
-        roomy.fit(&mut options);
-        assert_eq!((roomy.shortage(), options.draft_memory), (None, default.draft_memory));
+        let (mut options, mut server) = (LogOptions::default(), ServerOptions::default());
+        roomy.fit(&mut options, &mut server);
+        assert_eq!((roomy.shortage(), options.draft_memory), (None, LogOptions::default().draft_memory));
+        assert_eq!(server.connections, ServerOptions::default().connections);
     }
 }

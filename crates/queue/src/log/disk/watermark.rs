@@ -41,8 +41,8 @@ pub(in crate::log) fn is_free(room: Room, reserve: u64, more: u64, with_slack: b
     Ok(())
 }
 
-/// How near the bytes and the files that are free are to those that are kept back, in percent. Above
-/// 100 puts are refused.
+/// How near the bytes and the files that are free are to those that are kept back, in percent.
+/// Above 100 puts are refused.
 pub(in crate::log) fn pressures(room: Room, reserve: u64) -> (u64, u64) {
     let percent = |kept: u64, free: u64| match kept {
         0 => 0,
