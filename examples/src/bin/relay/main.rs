@@ -148,11 +148,6 @@ fn check(config: &Config, descriptors: Option<u64>) -> Result<(), Failure> {
     for warning in &config.warnings {
         eprintln!("{warning}");
     }
-    // About this machine, and no mistake of the configuration.
-    let memory = usage::MemoryLimits::find(config.memory_limit).shortage();
-    for shortage in limits::shortage(config, descriptors).into_iter().chain(memory) {
-        eprintln!("this machine: {shortage}");
-    }
     if let Err(problem) = serve::resolver(config) {
         return Err(Failure::Configuration(format!("{}: servers: {problem}", config.name)));
     }
@@ -163,7 +158,11 @@ fn check(config: &Config, descriptors: Option<u64>) -> Result<(), Failure> {
     };
     let records: String = config.dkim_records.iter().map(|record| format!("{record}\n")).collect();
     let publish = if records.is_empty() { "" } else { "\nThe public keys for DKIM, as zone files have them:\n" };
-    print(&format!("{}: no mistake found{also}\n{publish}{records}", config.name))
+    // It is about this machine, and no mistake of the configuration.
+    let memory = usage::MemoryLimits::find(config.memory_limit).shortage();
+    let shortages = limits::shortage(config, descriptors).into_iter().chain(memory);
+    let machine: String = shortages.map(|shortage| format!("This machine: {shortage}.\n")).collect();
+    print(&format!("{}: no mistake found{also}\n{machine}{publish}{records}", config.name))
 }
 
 fn print_verifier(iterations: u32) -> Result<(), Failure> {
