@@ -142,19 +142,19 @@ fn little_memory_bounds_what_strangers_take_of_it_and_is_enough_again_after_them
     let rcpt =
         |n| format!("RCPT TO:<{n:08}{}@dest.test> ORCPT=rfc822;{}@dest.test\r\n", "l".repeat(55), "o".repeat(480));
     let recipients: String = (0..100).map(rcpt).collect();
+    let open = || -> io::Result<Client> {
+        let mut client = Client::connect(relay.port)?;
+        let said = client.talk(&["EHLO c.test\r\n", "MAIL FROM:<a@sender.test>\r\n"])?;
+        if said.starts_with('2') {
+            client.say(&recipients)?;
+        } else {
+            *told.lock().expect("no panic").refusals.entry(said).or_default() += 1;
+        }
+        Ok(client)
+    };
+    let open_some = || (0..60).filter_map(|_| open().ok()).collect::<Vec<_>>();
     let held: Vec<_> = thread::scope(|scope| {
-        let open = || -> io::Result<Client> {
-            let mut client = Client::connect(relay.port)?;
-            let said = client.talk(&["EHLO c.test\r\n", "MAIL FROM:<a@sender.test>\r\n"])?;
-            if said.starts_with('2') {
-                client.say(&recipients)?;
-            } else {
-                *told.lock().expect("no panic").refusals.entry(said).or_default() += 1;
-            }
-            Ok(client)
-        };
-        let open_some = |_| (0..60).filter_map(|_| open().ok()).collect::<Vec<_>>();
-        let threads: Vec<_> = (0..10).map(|n| scope.spawn(move || open_some(n))).collect();
+        let threads: Vec<_> = (0..10).map(|_| scope.spawn(open_some)).collect();
         threads.into_iter().flat_map(|thread| thread.join().expect("no panic")).collect()
     });
     let mut most = 0;
