@@ -18,7 +18,7 @@ use posthaste_tokio::{
         ApiMisuse, ClientSettings, Protocol,
         client::{ClientTimeouts, downgrade::NextHop, recipients_at_once},
         sasl::{ChooseError, ClientCredentials, ClientMechanism, ClientStep, Nonce, Protection, Strength},
-        table::Phase,
+        table::{Exchange, Phase},
     },
     wire::{
         Auth, Capabilities, Command, Domain, EhloName, Rcpt, Reply, ReplyCode, Secret, Severity,
@@ -498,7 +498,8 @@ async fn implicit_tls<S: AsyncRead + AsyncWrite + Unpin>(
     let name = tls_name(server_name)?;
     let handshake = connection.connect_tls(Arc::clone(identity.config()), name);
     let bounded = tokio::time::timeout(options.session.timeouts.greeting, handshake);
-    let result = bounded.await.map_err(|_| ConnectError::Tls(ClientError::Timeout))?;
+    let result =
+        bounded.await.map_err(|_| ConnectError::Tls(ClientError::Timeout { awaited: Some(Exchange::Handshake) }))?;
     result.map_err(|error| ConnectError::Tls(error.into()))
 }
 

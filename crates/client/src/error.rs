@@ -4,7 +4,10 @@ use std::{convert::Infallible, io, time::Duration};
 
 use posthaste_tokio::{
     ClientError, rustls,
-    session::sasl::{ChooseError, ServerFault},
+    session::{
+        client::ClientEof,
+        sasl::{ChooseError, ServerFault},
+    },
     tls::explain,
     wire::{Reply, Severity},
 };
@@ -93,7 +96,7 @@ pub enum ConnectError {
     #[error("no runtime for the blocking client: {0}")]
     Runtime(#[source] io::Error),
     /// The conversation broke off.
-    #[error("{error}, while we waited for {stage}{}", hint(*stage, error))]
+    #[error("{error}{}", hint(*stage, error))]
     Conversation {
         /// What was waited for.
         stage: Stage,
@@ -217,13 +220,16 @@ impl ConnectError {
     }
 }
 
-/// What may help a server that was silent.
-const fn hint(stage: Stage, error: &ClientError) -> &'static str {
+/// What was waited for, if the error does not say it, and what may help a server that was silent.
+fn hint(stage: Stage, error: &ClientError) -> String {
     match (stage, error) {
-        (Stage::Greeting, ClientError::Timeout) => {
-            "; if its port has TLS from the first octet, as 465 has, use Tls::implicit()"
+        (Stage::Greeting, ClientError::Timeout { awaited: Some(_) }) => {
+            "; if its port has TLS from the first octet, as 465 has, use Tls::implicit()".to_owned()
         }
-        _ => "",
+        (_, ClientError::Timeout { awaited: Some(_) } | ClientError::Eof(ClientEof { awaited: Some(_), .. })) => {
+            String::new()
+        }
+        _ => format!(", while we waited for {stage}"),
     }
 }
 

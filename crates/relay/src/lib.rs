@@ -27,6 +27,9 @@ mod shared;
 mod sign;
 mod sites;
 mod trace;
+#[cfg(any(doc, doctest))]
+#[doc = include_str!("../WHAT_HAPPENS.md")]
+pub mod what_happens {}
 
 pub use accounts::{AccountError, AccountTable, Accounts};
 pub use deliver::Cause;

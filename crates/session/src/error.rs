@@ -1,6 +1,6 @@
 //! Errors by whose fault they are.
 
-use posthaste_wire::{EncodeError, frame::ContentFault, reply::ReplyError};
+use posthaste_wire::{EncodeError, ReplyCode, frame::ContentFault, reply::ReplyError};
 use thiserror::Error;
 
 /// The caller misused a session. The session is unchanged, except after [`Self::Content`].
@@ -77,8 +77,8 @@ pub enum PeerMisbehaved {
     /// - RSET is refused only by a 421: after any other refusal the transaction would still be
     ///   open.
     /// - A challenge has one line, and an exchange that was cancelled with `*` is refused.
-    #[error("the server's reply does not fit the command")]
-    UnfittingReply,
+    #[error("the server's reply {0} does not fit the command")]
+    UnfittingReply(ReplyCode),
     /// The server sent more SASL challenges than any mechanism has.
     #[error("the server sent more challenges than any mechanism has")]
     TooManyChallenges,

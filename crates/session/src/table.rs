@@ -6,7 +6,7 @@
 //! caller gets an error.
 
 use alloc::string::String;
-use core::fmt::Write as _;
+use core::fmt::{self, Write as _};
 
 use posthaste_wire::{Command, ReplyCode, Severity};
 
@@ -75,6 +75,29 @@ pub enum Exchange {
     XForward,
     /// A command that changes no state: NOOP, HELP, VRFY, EXPN and every unknown verb.
     Other,
+}
+
+/// What is waited for, in words: "the reply to RCPT".
+impl fmt::Display for Exchange {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Greeting => "the greeting",
+            Self::Hello => "the reply to EHLO",
+            Self::Mail => "the reply to MAIL",
+            Self::Rcpt => "the reply to RCPT",
+            Self::Data => "the reply to DATA",
+            Self::Chunk => "the reply to BDAT",
+            Self::EndOfData => "the reply to the content",
+            Self::Reset => "the reply to RSET",
+            Self::StartTls => "the reply to STARTTLS",
+            Self::Handshake => "the TLS handshake",
+            Self::Auth | Self::AuthResponse => "the reply to AUTH",
+            Self::Quit => "the reply to QUIT",
+            Self::XClient => "the reply to XCLIENT",
+            Self::XForward => "the reply to XFORWARD",
+            Self::Other => "the reply to a command",
+        })
+    }
 }
 
 /// The class of a reply.

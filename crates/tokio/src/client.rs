@@ -9,7 +9,7 @@ use posthaste_session::{
     ApiMisuse, ClientNext, ClientSession, ClientSettings, PeerMisbehaved, Ticket,
     client::ClientEof,
     sasl::{ClientContext, Nonce},
-    table::Phase,
+    table::{Exchange, Phase},
     wire::{
         Capabilities, Command, Reply, Secret,
         frame::{ContentFault, FaultKind, SegmentList},
@@ -76,10 +76,13 @@ pub enum ClientError {
     #[error("the connection failed: {0}")]
     Io(#[from] io::Error),
     /// The server did not reply, or did not take octets, in time.
-    #[error("the server was silent for too long")]
-    Timeout,
+    #[error("the server was silent for too long{}", waiting_for(*awaited))]
+    Timeout {
+        /// The exchange whose reply was awaited. `None`: none was, or it is not known.
+        awaited: Option<Exchange>,
+    },
     /// The server closed the connection.
-    #[error("the server closed the connection")]
+    #[error("the server closed the connection{}", waiting_for(.0.awaited))]
     Eof(ClientEof),
     /// The server has ended the conversation with a 421.
     #[error("the server has ended the conversation")]
@@ -104,6 +107,11 @@ pub enum ClientError {
     /// said.
     #[error("the content could not be read: {0}")]
     Content(#[source] io::Error),
+}
+
+/// What was waited for.
+fn waiting_for(exchange: Option<Exchange>) -> String {
+    exchange.map_or_else(String::new, |exchange| format!(", while we waited for {exchange}"))
 }
 
 /// The remedy where the caller's content is at fault.
@@ -285,13 +293,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin> ClientDriver<S> {
 
     async fn write(&mut self, segments: &SegmentList<'_>) -> Result<(), ClientError> {
         let write = timeout(self.session.write_timeout(), self.connection.write_segments(segments));
-        write.await.map_err(|_| ClientError::Timeout)?.map_err(ClientError::Io)
+        write.await.map_err(|_| ClientError::Timeout { awaited: self.session.awaited() })?.map_err(ClientError::Io)
     }
 
     /// Ends the session: the server had its time.
     fn timed_out(&mut self) -> ClientError {
-        self.session.handle_eof();
-        ClientError::Timeout
+        let ClientEof { awaited, .. } = self.session.handle_eof();
+        ClientError::Timeout { awaited }
     }
 }
 

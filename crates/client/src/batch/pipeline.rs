@@ -316,7 +316,7 @@ impl<'c, S: AsyncRead + AsyncWrite + Unpin + Send, P: Parcel> Pipeline<'c, S, P>
 }
 
 pub(super) fn confused() -> ClientError {
-    ClientError::Peer(PeerMisbehaved::UnfittingReply)
+    ClientError::Peer(PeerMisbehaved::UnsolicitedReply)
 }
 
 /// A message whose content cannot be sent, and of which nothing was.

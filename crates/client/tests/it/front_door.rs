@@ -210,7 +210,8 @@ async fn a_conversation_that_breaks_off_is_the_outcome_of_each_recipient() {
     let mut client = connected(stream).await;
     let sent = client.send("me@s.test", ["you@d.test"], TEXT).await.unwrap();
     let failed: Vec<_> = sent.failed().map(|failed| (failed.to_string(), failed.outcome.is_transient())).collect();
-    assert_eq!(failed, [("<you@d.test>: the server closed the connection".to_owned(), true)]);
+    let text = "<you@d.test>: the server closed the connection, while we waited for the reply to DATA".to_owned();
+    assert_eq!(failed, [(text, true)]);
     assert!(sent.failed().all(|failed| failed.reply().is_none()) && !sent.in_doubt);
     // Nor does the next message go over it.
     let sent = client.send("me@s.test", ["you@d.test"], TEXT).await.unwrap();

@@ -218,10 +218,10 @@ fn a_connection_that_failed_for_its_tls_is_reported_as_the_rfc_says() {
         (ConnectError::TlsName("1".to_owned()), Some("validation-failure")),
         (ConnectError::OpportunisticTls(Box::new(certificate(Expired))), Some("certificate-expired")),
         (
-            ConnectError::Conversation { stage: Stage::StartTls, error: ClientError::Timeout },
+            ConnectError::Conversation { stage: Stage::StartTls, error: ClientError::Timeout { awaited: None } },
             Some("validation-failure"),
         ),
-        (ConnectError::Conversation { stage: Stage::Greeting, error: ClientError::Timeout }, None),
+        (ConnectError::Conversation { stage: Stage::Greeting, error: ClientError::Timeout { awaited: None } }, None),
         (ConnectError::NoAddress, None),
     ] {
         let failure = Failure::of(&error, "mx.d.test");

@@ -101,7 +101,8 @@ async fn a_connection_that_fails_is_shown_with_its_reason() {
     let text = transcript.to_string();
     assert!(text.contains("1 S: 220 go\n1 *: TLS was tried and not required: the TLS handshake failed"), "{text}");
     assert!(text.contains("2 *: connecting to 127.0.0.1 at 127.0.0.1:"), "{text}");
-    let end = "2 C: <26 octets of content>\n2 C: .\n2 *: the server was silent for too long\n";
+    let end = "2 C: <26 octets of content>\n2 C: .\n\
+        2 *: the server was silent for too long, while we waited for the reply to the content\n";
     assert!(text.ends_with(end) && !text.contains("Hello"), "{text}");
 }
 

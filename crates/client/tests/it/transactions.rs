@@ -210,6 +210,6 @@ async fn a_silent_server_is_given_up() {
         let mut client = connected(stream).await;
         let sent = send(&mut client, 1, CONTENT).await;
         assert_eq!((letters(&sent).as_str(), sent.in_doubt), ("L", in_doubt), "{point}");
-        assert!(matches!(sent.broken.as_deref(), Some(ClientError::Timeout)));
+        assert!(matches!(sent.broken.as_deref(), Some(ClientError::Timeout { .. })));
     }
 }

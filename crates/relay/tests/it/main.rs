@@ -30,4 +30,5 @@ mod silence;
 mod strangers;
 mod support;
 mod throttling;
+mod truth;
 mod unrecordable;

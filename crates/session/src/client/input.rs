@@ -111,14 +111,14 @@ impl ClientSession {
             if (sent.exchange, class) != (Exchange::EndOfData, ReplyClass::Positive) {
                 // The command stays unanswered. After the end of the content the message is in
                 // doubt.
-                return Err(PeerMisbehaved::UnfittingReply);
+                return Err(PeerMisbehaved::UnfittingReply(code));
             }
-            self.odd.get_or_insert(PeerMisbehaved::UnfittingReply);
+            self.odd.get_or_insert(PeerMisbehaved::UnfittingReply(code));
         }
         // No other reply can follow a cut one. A refusal, or the acceptance of a message, is useful
         // all the same.
         if reply.is_cut() && class != ReplyClass::Negative && sent.exchange != Exchange::EndOfData {
-            return Err(self.framer.fault().map_or(PeerMisbehaved::UnfittingReply, PeerMisbehaved::from));
+            return Err(self.framer.fault().map_or(PeerMisbehaved::UnfittingReply(code), PeerMisbehaved::from));
         }
         self.unanswered.pop_front();
         // A server that says 354 without an accepted recipient must get its lone dot (RFC 2920

@@ -222,6 +222,8 @@ pub struct ClientEof {
     /// The end of the content was sent. The server may have the message, so sending it again may
     /// make a duplicate.
     pub message_in_doubt: bool,
+    /// What the first of these commands was. `None`: no reply was awaited.
+    pub awaited: Option<Exchange>,
 }
 
 impl ClientSession {
@@ -283,10 +285,10 @@ impl ClientSession {
 
     /// The server has closed its side. The session is over; close the connection.
     pub fn handle_eof(&mut self) -> ClientEof {
-        let message_in_doubt = self.message_in_doubt();
+        let (message_in_doubt, awaited) = (self.message_in_doubt(), self.awaited());
         let unanswered = self.unanswered.iter().filter(|sent| sent.exchange != Exchange::Quit).count();
         self.end();
-        ClientEof { unanswered, message_in_doubt }
+        ClientEof { unanswered, message_in_doubt, awaited }
     }
 
     /// Ends the session if the time of [`poll_timeout`](Self::poll_timeout) has come, and returns
@@ -355,6 +357,12 @@ impl ClientSession {
     /// The number of outstanding replies.
     pub fn unanswered(&self) -> usize {
         self.unanswered.len()
+    }
+
+    /// The exchange whose reply is awaited: the first of those that are outstanding. QUIT does not
+    /// count.
+    pub fn awaited(&self) -> Option<Exchange> {
+        self.unanswered.front().map(|sent| sent.exchange).filter(|exchange| *exchange != Exchange::Quit)
     }
 
     /// Returns `true` if a reply to this command is outstanding.

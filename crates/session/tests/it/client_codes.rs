@@ -1,6 +1,6 @@
 //! The codes that a client accepts as a reply, by exchange.
 
-use posthaste_session::{ClientSettings, PeerMisbehaved};
+use posthaste_session::{ClientSettings, PeerMisbehaved, wire::ReplyCode};
 use posthaste_testkit::client::{ClientHarness, Event};
 
 /// The exchange, and the 2yz and 3yz of [`CODES`] that fit it. 4yz and 5yz fit every exchange but
@@ -96,7 +96,8 @@ fn each_reply_fits_or_is_an_error() {
             };
             let mut client = waiting(place);
             client.feed(format!("{code} text\r\n").as_bytes());
-            let error = client.events.contains(&Event::Misbehaved(PeerMisbehaved::UnfittingReply));
+            let unfitting = PeerMisbehaved::UnfittingReply(ReplyCode::new(*code).unwrap());
+            let error = client.events.contains(&Event::Misbehaved(unfitting));
             assert_eq!(error, !fits, "{code} to {place}: {:?}", client.events);
             // A reply that does not fit leaves the command unanswered, and a message in doubt.
             assert_eq!(client.session.unanswered(), usize::from(!fits), "{code} to {place}");

@@ -1,7 +1,7 @@
 //! The client's side of LMTP (RFC 2033): each accepted recipient has a reply of its own to the end
 //! of the content.
 
-use posthaste_session::{ClientSettings, PeerMisbehaved, table::Phase};
+use posthaste_session::{ClientSettings, PeerMisbehaved, table::Phase, wire::ReplyCode};
 use posthaste_testkit::client::{ClientHarness, Event};
 
 fn greeted(hello: &str, offers: &str) -> ClientHarness {
@@ -102,7 +102,10 @@ fn lmtp_data_without_recipients_must_fail() {
         client.send_line(line).unwrap();
     }
     client.feed(b"250 ok\r\n550 no\r\n354 go\r\n");
-    assert_eq!(client.events.last(), Some(&Event::Misbehaved(PeerMisbehaved::UnfittingReply)));
+    assert_eq!(
+        client.events.last(),
+        Some(&Event::Misbehaved(PeerMisbehaved::UnfittingReply(ReplyCode::new(354).unwrap())))
+    );
 }
 
 #[test]

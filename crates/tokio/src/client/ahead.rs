@@ -231,6 +231,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> ClientDriver<S> {
 
     async fn write_and_read(&mut self, segments: &SegmentList<'_>) -> Result<(), ClientError> {
         let write = self.connection.write_segments_and_read(segments, INPUT_WHILE_WRITING);
-        timeout(self.session.write_timeout(), write).await.map_err(|_| ClientError::Timeout)?.map_err(ClientError::Io)
+        let late = |_| ClientError::Timeout { awaited: self.session.awaited() };
+        timeout(self.session.write_timeout(), write).await.map_err(late)?.map_err(ClientError::Io)
     }
 }

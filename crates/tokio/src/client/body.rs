@@ -243,7 +243,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> ClientDriver<S> {
 
     /// Looks for a reply: it explains more than the write that failed because of it.
     pub(super) async fn explained(&mut self, error: ClientError) -> ClientError {
-        if !matches!(error, ClientError::Io(_) | ClientError::Timeout) {
+        if !matches!(error, ClientError::Io(_) | ClientError::Timeout { .. }) {
             return error;
         }
         let reply = timeout(EARLY_REPLY, self.early_reply()).await.ok().flatten();
