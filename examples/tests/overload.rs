@@ -9,7 +9,6 @@ use std::io::{self, BufRead, BufReader, Write};
 use std::net::TcpStream;
 use std::sync::Mutex;
 use std::thread;
-use std::time::Duration;
 
 use support::relay::{Config, Relay};
 use support::sink::Sink;

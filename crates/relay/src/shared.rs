@@ -19,7 +19,7 @@ use crate::{
 pub(crate) struct Shared<Q, R> {
     pub(crate) queue: Q,
     pub(crate) resolver: R,
-    options: ArcSwap<RelayOptions>,
+    options: Arc<ArcSwap<RelayOptions>>,
     pub(crate) hooks: Hooks,
     pub(crate) events: Arc<Counting>,
     pub(crate) overload: Overload,
@@ -44,14 +44,15 @@ const REPORTS_AT_ONCE: usize = 8;
 impl<Q, R> Shared<Q, R> {
     pub(crate) fn new(queue: Q, resolver: R, options: RelayOptions, hooks: Hooks, events: Counting) -> Self {
         let events = Arc::new(events);
-        let overload = Overload::new(options.overload.clone(), Arc::clone(&events));
         let signatures = Signatures::new(&options);
         let reports = Budget::new(options.delivery.stranger_reports);
         let (reporting, listeners) = (Semaphore::new(REPORTS_AT_ONCE), Listeners::default());
+        let options = Arc::new(ArcSwap::from_pointee(options));
+        let overload = Overload::new(Arc::clone(&options), Arc::clone(&events));
         Self {
             queue,
             resolver,
-            options: ArcSwap::from_pointee(options),
+            options,
             hooks,
             events,
             overload,

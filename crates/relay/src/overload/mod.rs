@@ -17,11 +17,12 @@ use std::{
     time::Duration,
 };
 
+use arc_swap::ArcSwap;
 use posthaste_queue::{Queue, Stats};
 use posthaste_server::{Peer, Refusal, refusal};
 use tokio::{sync::Notify, time::Instant};
 
-use crate::{Event, event::Counting, shared::Shared};
+use crate::{Event, RelayOptions, event::Counting, shared::Shared};
 pub(crate) use commits::Commit;
 use commits::Commits;
 use gauge::{GAUGES, Values};
@@ -36,7 +37,8 @@ use owners::Owners;
 /// overloaded. Memory and open files are for the application to [report](Self::report).
 #[derive(Debug)]
 pub struct Overload {
-    options: OverloadOptions,
+    /// Those of the relay, which may change.
+    options: Arc<ArcSwap<RelayOptions>>,
     events: Arc<Counting>,
     begun: Instant,
     /// The rung, for those who cannot wait.
@@ -102,7 +104,7 @@ const BUSY: Refusal = refusal!("452 4.3.1 Overloaded, try again later");
 const CLOSED: Refusal = refusal!("421 4.3.2 Overloaded, try again later");
 
 impl Overload {
-    pub(crate) fn new(options: OverloadOptions, events: Arc<Counting>) -> Self {
+    pub(crate) fn new(options: Arc<ArcSwap<RelayOptions>>, events: Arc<Counting>) -> Self {
         let begun = Instant::now();
         let [slowed, refused, closed, due] = Default::default();
         Self {
@@ -136,7 +138,7 @@ impl Overload {
         self.evaluate();
         let cause = self.ladder().cause().map(|gauge| {
             let value = self.values.get(gauge as usize).map_or(0, |value| value.load(Relaxed));
-            OverloadCause { gauge, value, watermarks: *self.options.of(gauge) }
+            OverloadCause { gauge, value, watermarks: *self.options.load().overload.of(gauge) }
         });
         OverloadState {
             rung: self.rung(),
@@ -235,35 +237,26 @@ impl Overload {
         let now = Instant::now();
         self.set(Gauge::CommitLatency, self.commits.latency(now));
         let passed = now.saturating_duration_since(self.begun);
+        let options = self.options.load();
+        let options = &options.overload;
         let step = {
             let mut ladder = self.ladder();
             let values: Values = std::array::from_fn(|at| self.values.get(at).map_or(0, |value| value.load(Relaxed)));
-            let step = ladder.step(&self.options, &values, passed);
+            let step = ladder.step(options, &values, passed);
             if ladder.rung() > Rung::Calm {
                 self.owners.sum(passed);
-                self.wait.store(self.wait_at(&ladder, &values), Relaxed);
+                self.wait.store(wait_at(options, &ladder, &values), Relaxed);
             }
             self.rung.store(ladder.rung() as u8, Relaxed);
             step
         };
         let Some(step) = step else { return };
         let ladder::Step { was, rung, gauge, value } = step;
-        let watermark = self.options.of(gauge).mark(was.max(rung));
+        let watermark = options.of(gauge).mark(was.max(rung));
         self.events.observe(&Event::Overload { rung, was, gauge, value, watermark });
         if was == Rung::Calm {
             self.climbed.notify_one();
         }
-    }
-
-    fn wait_at(&self, ladder: &Ladder, values: &Values) -> u32 {
-        let percent = match (ladder.rung(), ladder.cause()) {
-            (Rung::Slower, Some(gauge)) => {
-                self.options.of(gauge).depth_into_slower(values.get(gauge as usize).copied().unwrap_or_default())
-            }
-            _ => 100,
-        };
-        let [shortest, longest] = WAITS;
-        u32::try_from(shortest + (longest - shortest) * percent / 100).unwrap_or_default()
     }
 
     fn set(&self, gauge: Gauge, value: u64) {
@@ -275,6 +268,18 @@ impl Overload {
     fn ladder(&self) -> std::sync::MutexGuard<'_, Ladder> {
         self.ladder.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// How long MAIL of an owner above the mean waits.
+fn wait_at(options: &OverloadOptions, ladder: &Ladder, values: &Values) -> u32 {
+    let percent = match (ladder.rung(), ladder.cause()) {
+        (Rung::Slower, Some(gauge)) => {
+            options.of(gauge).depth_into_slower(values.get(gauge as usize).copied().unwrap_or_default())
+        }
+        _ => 100,
+    };
+    let [shortest, longest] = WAITS;
+    u32::try_from(shortest + (longest - shortest) * percent / 100).unwrap_or_default()
 }
 
 fn milliseconds(time: Duration) -> u64 {

@@ -75,7 +75,8 @@ fn overload() -> (Overload, Told) {
             telling.lock().unwrap().push((*rung, *gauge, *value, *watermark));
         }
     });
-    (Overload::new(OverloadOptions::default(), Arc::new(events)), told)
+    let options = RelayOptions::new("relay.test".parse().unwrap());
+    (Overload::new(Arc::new(ArcSwap::from_pointee(options)), Arc::new(events)), told)
 }
 
 /// An owner that sends much, one that sends little, and one that is new. All but the last one have
@@ -169,4 +170,16 @@ async fn what_the_queue_says_climbs_too_and_active_deliveries_do_not() {
     overload.measure(&stats, Duration::ZERO);
     let steps = [(Rung::Slower, Gauge::Depth, 4_000_000, 4_000_000), (Rung::Everyone, Gauge::Disk, 100, 100)];
     assert_eq!(*told.lock().unwrap(), steps);
+}
+
+#[tokio::test(start_paused = true)]
+async fn new_watermarks_count_at_once() {
+    let (overload, _) = overload();
+    overload.report(Gauge::Memory, 70);
+    assert_eq!(overload.state().rung, Rung::Calm);
+    let mut options = RelayOptions::clone(&overload.options.load());
+    options.overload.memory = options.overload.memory.refusing_at(70);
+    overload.options.store(Arc::new(options));
+    let state = overload.state();
+    assert_eq!((state.rung, state.cause.map(|cause| cause.watermarks.everyone)), (Rung::Everyone, Some(70)));
 }
