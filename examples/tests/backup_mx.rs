@@ -31,7 +31,7 @@ fn backup(sink: &Sink, more: &str, mailboxes: &str) -> Relay {
 #[test]
 fn domains_of_a_file_are_taken_and_led_to_their_route() {
     let mut sink = Sink::start();
-    let relay = backup(&sink, "recipients = \"unknown\"", "");
+    let relay = backup(&sink, "mailboxes = \"unknown\"", "");
     let mut client = Smtp::ehlo(relay.port);
     for to in ["jo@our.test", "any@sub.our.test"] {
         let token = token();
@@ -50,7 +50,7 @@ fn domains_of_a_file_are_taken_and_led_to_their_route() {
 fn mail_to_unknown_mailboxes_is_refused_while_the_client_has_it() {
     let mut sink = Sink::start();
     let mailboxes = "jo@our.test\n# all of it\nlists.our.test\n";
-    let relay = backup(&sink, "recipients = { file = \"boxes.txt\" }", mailboxes);
+    let relay = backup(&sink, "mailboxes = { file = \"boxes.txt\" }", mailboxes);
     let mut client = Smtp::ehlo(relay.port);
     client.expect("MAIL FROM:<forged@sender.test>", 250);
     for to in ["gone@our.test", "jo@sub.our.test"] {

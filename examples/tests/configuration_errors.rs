@@ -50,7 +50,7 @@ role = "submission"
 [[route]]
 domains = ["*"]
 to = "mx"
-recipients = "unknown"
+mailboxes = "unknown"
 [[dkim]]
 domain = "dest.example"
 selector = "2026a"
@@ -137,8 +137,10 @@ fn a_good_configuration_passes() {
     let output = output.expect("cargo built the relay");
     let said = [output.stdout, output.stderr].concat();
     let said = String::from_utf8_lossy(&said);
-    let (head, records) = said.split_once("\n\n").expect("there are keys");
+    let (head, rest) = said.split_once("\n\n").expect("there are routes");
     assert_eq!((output.status.code(), head), (Some(0), "relay.toml: no mistake found"));
+    let (routes, records) = rest.split_once("\n\n").expect("there are keys");
+    assert_eq!(routes, "The routes, in order:\n  domains *.test -> [127.0.0.1]:2600\n  domains * -> mx");
     // As zone files have them, each string in 255 octets at most.
     let records: Vec<_> = records.lines().skip(1).collect();
     let ed25519 = "2026a._domainkey.dest.example. IN TXT \"v=DKIM1; k=ed25519; p=";
@@ -235,4 +237,79 @@ fn refused(text: &str) -> String {
     let errors = String::from_utf8_lossy(&output.stderr).into_owned();
     assert_eq!(output.status.code(), Some(2), "{text}\n{errors}");
     errors
+}
+
+const RULES: &str = r#"hostname = "relay.test"
+queue = "queue"
+relay_from = ["127.0.0.0/8"]
+[[account]]
+name = "jo"
+password = "s3cret pass"
+[[route]]
+name = "bulk"
+identities = ["jo"]
+senders = ["news@s.test", "a.test", "b.test", "*.c.test"]
+to = [["a.test:2525 3", "192.0.2.1:2525"], "b.test:2525"]
+[[route]]
+name = "inside"
+clients = ["10.0.0.0/8"]
+tags = ["summer"]
+domains = ["d.test", "*.d.test"]
+to = "hold"
+[[route]]
+name = "no"
+recipients = { file = "boxes.txt" }
+to = "refuse 550 5.7.1 Not by this relay"
+[[route]]
+domains = ["e.test"]
+to = "discard"
+[[route]]
+domains = ["*"]
+to = "mx"
+[[listener]]
+address = "127.0.0.1:2587"
+role = "submission"
+[tls]
+certificate = "cert.pem"
+key = "key.pem"
+"#;
+
+#[test]
+fn relay_check_shows_the_routes_and_where_a_message_would_go() {
+    let folder = folder(RULES);
+    fs::write(folder.path().join("boxes.txt"), "gone@d.test\nold.test\n").expect("the folder is ours");
+    let check = |more: &[&str]| {
+        let output = program().args(["check", "--config", "relay.toml"]).args(more).current_dir(folder.path()).output();
+        let output = output.expect("cargo built the relay");
+        (output.status.code(), String::from_utf8_lossy(&output.stdout).into_owned())
+    };
+    let routes = "
+The routes, in order:
+  bulk: senders news@s.test, a.test, b.test and 1 more; identities jo -> a.test:2525 (3) or [192.0.2.1]:2525 (1), then b.test:2525
+  inside: domains d.test, *.d.test; clients 10.0.0.0/8; tags summer -> hold
+  no: recipients gone@d.test, old.test -> refuse 550 5.7.1 Not by this relay
+  domains e.test -> discard
+  domains * -> mx
+";
+    let (code, said) = check(&[]);
+    assert!(code == Some(0) && said.ends_with(routes), "{said}");
+    for (more, answer) in [
+        (&["<>", "x@f.test"][..], "<> to <x@f.test>: mx"),
+        (&["news@s.test", "x@f.test"], "<news@s.test> to <x@f.test>: mx"),
+        (
+            &["news@s.test", "x@F.test", "--identity", "jo"],
+            "<news@s.test> to <x@F.test>: bulk: a.test:2525 (3) or [192.0.2.1]:2525 (1), then b.test:2525",
+        ),
+        (
+            &["s@s.test", "x@d.test", "--client", "10.1.2.3", "--tag", "summer"],
+            "<s@s.test> to <x@d.test>: inside: hold",
+        ),
+        (&["s@s.test", "x@d.test", "--client", "10.1.2.3"], "<s@s.test> to <x@d.test>: mx"),
+        (&["s@s.test", "gone@d.test"], "<s@s.test> to <gone@d.test>: no: refuse 550 5.7.1 Not by this relay"),
+        (&["s@s.test", "x@e.test"], "<s@s.test> to <x@e.test>: discard"),
+    ] {
+        let arguments = [&["--route"], more].concat();
+        assert_eq!(check(&arguments), (Some(0), format!("{answer}\n")), "{more:?}");
+    }
+    assert_eq!(check(&["--route", "s s", "x@e.test"]).0, Some(2));
 }

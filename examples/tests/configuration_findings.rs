@@ -77,7 +77,7 @@ const FOUND: &[(&str, &[&str])] = &[
         &["5 W queue: too long for a socket"],
     ),
     // Networks.
-    ("relay_from = []\nrelay_domains = [\"dest.test\"]", &["6 W recipients: `dest.test`"]),
+    ("relay_from = []\nrelay_domains = [\"dest.test\"]", &["6 W mailboxes: `dest.test`"]),
     ("relay_from = \"127.0.0.0/8\"", &["5 E relay_from: no list"]),
     ("relay_from = [\"0.0.0.0/0\"]", &["5 E relay_from: strangers send everywhere"]),
     ("relay_from = [\"::/0\"]", &["5 E relay_from: strangers send everywhere"]),
@@ -126,9 +126,9 @@ const FOUND: &[(&str, &[&str])] = &[
     ),
     // Domains of others.
     ("relay_domains = [\"*\"]", &["5 E relay_domains: strangers send everywhere"]),
-    ("relay_domains = [\"*.test\"]", &["5 W relay_domains: top-level", "5 W recipients: `*.test`"]),
+    ("relay_domains = [\"*.test\"]", &["5 W relay_domains: top-level", "5 W mailboxes: `*.test`"]),
     ("relay_domains = [\"relay.test\"]", &["5 W relay_domains: this host's name"]),
-    ("relay_domains = [\"a.test\", \"A.test\"]", &["5 W relay_domains: already", "5 W recipients: add a [[route]]"]),
+    ("relay_domains = [\"a.test\", \"A.test\"]", &["5 W relay_domains: already", "5 W mailboxes: add a [[route]]"]),
     ("relay_domains = [\"*.[192.0.2.1]\"]", &["5 E relay_domains: was expected"]),
     (
         "relay_domains = [\"a.test\", \"*.b.test\",\n\"c.test\", \"*.d.test\"]\n[[route]]\ndomains = [\"a.test\", \"x.b.test\", \"dest.test\"]\nto = \"mx\"",
@@ -305,34 +305,85 @@ const FOUND: &[(&str, &[&str])] = &[
     ("[[route]]\ndomains = [\"*\"]\nto = [\"127.0.0.1:2526\", \"192.0.2.1:2525\", \"127.0.0.2:2525\"]", &[]),
     ("[[route]]\ndomains = [\"*\"]\nto = [\"a.test:25\", \"A.test:25\"]", &["7 W to: already"]),
     ("[[route]]\ndomains = [\"dest.test\"]\nto = \"mx\"", &["6 W domains: all other domains"]),
+    // Conditions, and where routes lead.
+    ("[[route]]\nsenders = [\"a.test\"]\nto = \"mx\"\n@to_mx", &["5 E name: missing"]),
+    (
+        "[[route]]\nname = \"a b\"\nsenders = [\"a.test\"]\nto = \"mx\"\n@to_mx",
+        &["6 E name: `a b` is no name of 1 to 32"],
+    ),
+    (
+        "[[route]]\nname = \"a\"\nsenders = [\"a.test\"]\nto = \"mx\"\n[[route]]\nname = \"a\"\nclients = [\"10.0.0.0/8\"]\nto = \"mx\"\n@to_mx",
+        &["10 E name: the route in line 6 is named `a` already"],
+    ),
+    ("[[route]]\nname = \"a\"\nto = \"mx\"\n@to_mx", &["5 E domains: missing"]),
+    ("[[route]]\nname = \"a\"\nsenders = []\nto = \"mx\"\n@to_mx", &["7 E senders: the list is empty"]),
+    ("[[route]]\nname = \"a\"\nrecipients = [\"a@\"]\nto = \"mx\"\n@to_mx", &["7 E recipients: `a@`"]),
+    ("[[route]]\nname = \"a\"\nclients = [\"10.0.0.0/33\"]\nto = \"mx\"\n@to_mx", &["7 E clients: write networks"]),
+    ("[[route]]\nname = \"a\"\ntags = [\"\"]\nto = \"mx\"\n@to_mx", &["7 E tags: it is empty"]),
+    (
+        "[[route]]\nname = \"a\"\nidentities = [\"jo\"]\nto = \"mx\"\n@to_mx",
+        &["7 W identities: no account is named `jo`, and the route has none of its mail; add an [[account]]"],
+    ),
+    (
+        "@to_mx\n[[route]]\nname = \"a\"\nsenders = [\"a.test\"]\nto = \"mx\"",
+        &["11 W to: no mail takes this route: earlier ones, the first in line 6, have all mail of its domains"],
+    ),
+    (
+        "[[route]]\ndomains = [\"*.a.test\"]\nto = \"mx\"\n[[route]]\nname = \"a\"\nsenders = [\"a.test\"]\ndomains = [\"b.a.test\"]\nto = \"mx\"\n@to_mx",
+        &["12 W to: no mail takes this route: earlier ones, the first in line 6"],
+    ),
+    (
+        "[[route]]\nname = \"a\"\nsenders = [\"a.test\"]\nmailboxes = [\"jo@a.test\"]\nto = \"mx\"\n@to_mx",
+        &["8 E mailboxes: they are those of domains, and this route has some of their mail alone"],
+    ),
+    (
+        "[[route]]\nname = \"a\"\nsenders = { file = \"boxes.txt\" }\nclients = [\"10.0.0.0/8\"]\nto = \"hold\"\n@to_mx",
+        &[],
+    ),
+    ("[[route]]\ndomains = [\"*\"]\nto = [[\"a.test:25 3\", \"b.test:25\"], \"c.test:25\"]", &[]),
+    ("[[route]]\ndomains = [\"*\"]\nto = [[\"a.test:25 0\"]]", &["7 E to: `0` is no weight from 1 to 1000"]),
+    ("[[route]]\ndomains = [\"*\"]\nto = [[\"a.test:25\"], []]", &["7 E to: the group is empty"]),
+    ("[[route]]\ndomains = [\"*\"]\nto = [[\"a.test:25\", [\"b.test:25\"]]]", &["7 E to: it is a list and no text"]),
+    ("[[route]]\ndomains = [\"*\"]\nto = [[\"a.test:25\"], [\"A.test:25\"]]", &["7 W to: already"]),
+    ("[[route]]\ndomains = [\"*\"]\nto = \"refuse\"", &["7 E to: it has no reply; write \"mx\""]),
+    ("[[route]]\ndomains = [\"*\"]\nto = \"refuse 250 2.0.0 OK\"", &["7 E to: does not refuse"]),
+    ("[[route]]\ndomains = [\"*\"]\nto = \"refuse 421 4.3.2 Later\"", &["7 E to: would end the session"]),
+    ("[[route]]\ndomains = [\"*\"]\nto = \"refuse 550 4.7.1 No\"", &["7 E to: two codes of different kinds"]),
+    ("[[route]]\ndomains = [\"*\"]\nto = \"refuse 550 5.7.1\"", &["7 E to: no words"]),
+    ("[[route]]\ndomains = [\"*\"]\nto = \"refuse 5500 No\"", &["7 E to: no code of three digits"]),
+    (
+        "[[route]]\ndomains = [\"a.test\"]\nto = \"discard\"\ntls = \"required\"\nchunking = false\n@to_mx",
+        &["8 W tls: no host gets mail by this route", "9 W chunking: no host gets mail by this route"],
+    ),
+    ("relay_domains = [\"a.test\"]\n[[route]]\ndomains = [\"a.test\"]\nto = \"refuse 521 5.3.2 Gone\"\n@to_mx", &[]),
     // Mailboxes of domains that every client may send to.
     (
         "relay_domains = [\"a.test\"]\n[[route]]\ndomains = [\"*.test\"]\nto = [\"hop.test:25\"]\n@to_mx",
         &[
-            "7 W recipients: every client may send to unknown mailboxes of `a.test`, and reports of failure go to senders that may be forged (backscatter); list the mailboxes in recipients = { file = \"...\" }, or say recipients = \"unknown\"",
+            "7 W mailboxes: every client may send to unknown mailboxes of `a.test`, and reports of failure go to senders that may be forged (backscatter); list the mailboxes in mailboxes = { file = \"...\" }, or say mailboxes = \"unknown\"",
         ],
     ),
     (
-        "relay_domains = [\"*.b.test\"]\n[[route]]\ndomains = [\"a.b.test\"]\nto = [\"hop.test:25\"]\n@to_mx\nrecipients = \"unknown\"",
-        &["7 W recipients: `a.b.test`"],
+        "relay_domains = [\"*.b.test\"]\n[[route]]\ndomains = [\"a.b.test\"]\nto = [\"hop.test:25\"]\n@to_mx\nmailboxes = \"unknown\"",
+        &["7 W mailboxes: `a.b.test`"],
     ),
     (
-        "relay_domains = [\"a.test\"]\n[[route]]\ndomains = [\"a.test\"]\nto = \"mx\"\nrecipients = { file = \"boxes.txt\" }\n@to_mx",
-        &["boxes.txt:3 W recipients: `jo@b.test` is at none of the route's domains, and has no effect; take it out"],
+        "relay_domains = [\"a.test\"]\n[[route]]\ndomains = [\"a.test\"]\nto = \"mx\"\nmailboxes = { file = \"boxes.txt\" }\n@to_mx",
+        &["boxes.txt:3 W mailboxes: `jo@b.test` is at none of the route's domains, and has no effect; take it out"],
     ),
     (
-        "@to_mx\nrecipients = \"unknown\"",
-        &["8 W recipients: not every client may send to the route's domains, and it has no effect; take it out"],
+        "@to_mx\nmailboxes = \"unknown\"",
+        &["8 W mailboxes: not every client may send to the route's domains, and it has no effect; take it out"],
     ),
-    ("@to_mx\nrecipients = \"all\"", &["8 E recipients: `all` is not one of the words for it; write \"unknown\", or"]),
-    ("@to_mx\nrecipients = [\"jo@a.test\", \"jo@\"]", &["8 E recipients: `jo@`: a mailbox such as jo@example.org"]),
+    ("@to_mx\nmailboxes = \"all\"", &["8 E mailboxes: `all` is not one of the words for it; write \"unknown\", or"]),
+    ("@to_mx\nmailboxes = [\"jo@a.test\", \"jo@\"]", &["8 E mailboxes: `jo@`: a mailbox such as jo@example.org"]),
     (
-        "[[route]]\ndomains = [\"a.test\"]\nto = \"mx\"\nrecipients = { file = \"empty.txt\" }\n@to_mx",
-        &["8 W recipients: the list is empty, and only the postmaster gets mail by this route; write its mailboxes"],
+        "[[route]]\ndomains = [\"a.test\"]\nto = \"mx\"\nmailboxes = { file = \"empty.txt\" }\n@to_mx",
+        &["8 W mailboxes: the list is empty, and only the postmaster gets mail by this route; write its mailboxes"],
     ),
     // Lists in files.
     (
-        "relay_domains = { file = \"ours.txt\" }\n[[route]]\ndomains = { file = \"ours.txt\" }\nto = [\"hop.test:25\"]\nrecipients = \"unknown\"\n@to_mx",
+        "relay_domains = { file = \"ours.txt\" }\n[[route]]\ndomains = { file = \"ours.txt\" }\nto = [\"hop.test:25\"]\nmailboxes = \"unknown\"\n@to_mx",
         &[],
     ),
     (
@@ -370,7 +421,7 @@ const FOUND: &[(&str, &[&str])] = &[
         &["twice.txt:2 W domains: line 1 of twice.txt has `a.test` already"],
     ),
     (
-        "relay_domains = { file = \"twice.txt\" }\n@to_mx\nrecipients = \"unknown\"",
+        "relay_domains = { file = \"twice.txt\" }\n@to_mx\nmailboxes = \"unknown\"",
         &["twice.txt:2 W relay_domains: `a.test` stands in line 1 of twice.txt already"],
     ),
     ("relay_domains = { file = \"none.txt\" }", &["5 E relay_domains: cannot read none.txt"]),
@@ -611,7 +662,7 @@ const FOUND: &[(&str, &[&str])] = &[
             "8 E dsn: true or false",
             "9 E domains: missing",
             "10 E to: mars",
-            "11 E domans: domains, to, tls",
+            "11 E domans: tags, to, tls",
             "13 E hold: span",
         ],
     ),

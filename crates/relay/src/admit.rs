@@ -1,7 +1,7 @@
 //! Takes or refuses recipients. Mail that can only fail is refused at RCPT, while the client still
 //! has the message. A report of the failure would go to a sender that may be forged.
 
-use std::net::IpAddr;
+use std::{borrow::Cow, net::IpAddr};
 
 use posthaste_client::mx::is_public;
 use posthaste_server::{
@@ -11,12 +11,12 @@ use posthaste_server::{
 
 use tracing::warn;
 
-use crate::{NextHop, RelayOptions, domains::canonical, hooks::Hooks};
+use crate::{Facts, Label, NextHop, RelayOptions, RouteQuery, domains::canonical, hooks::Hooks, rule::fits_key};
 
 /// The most octets of a domain name in the DNS, as text (RFC 1035 section 2.3.4).
 const MAX_NAME: usize = 253;
 
-/// Takes or refuses a recipient of a client's message.
+/// Takes or refuses a recipient of a client's message. Returns the label of its route.
 ///
 /// # Errors
 /// The refusal.
@@ -27,14 +27,16 @@ pub(crate) async fn admit(
     trusted: bool,
     mail: &Mail,
     rcpt: &Rcpt,
-) -> Result<(), Refusal> {
+) -> Result<Option<Label>, Refusal> {
     let peer = &cx.peer;
-    if options.is_postmaster(Some(peer), &rcpt.forward_path) {
+    let (ForwardPath::Mailbox(mailbox), false) =
+        (&rcpt.forward_path, options.is_postmaster(Some(peer), &rcpt.forward_path))
+    else {
         let own = options.host_name.borrowed();
         let to = options.postmaster.as_ref().map_or(own, Mailbox::domain);
-        return reaches(options, hooks, peer, mail, &to).await;
-    }
-    let ForwardPath::Mailbox(mailbox) = &rcpt.forward_path else { return Ok(()) };
+        let recipient = options.recipient(Some(peer), &rcpt.forward_path);
+        return reaches(options, hooks, peer, mail, &recipient, &to).await;
+    };
     let domain = mailbox.domain();
     if !trusted {
         // The domain after the last `@` decides. The local part is opaque to this relay, but the
@@ -45,22 +47,27 @@ pub(crate) async fn admit(
             return Err(refusal!("550 5.7.1 Relaying denied"));
         }
     }
-    reaches(options, hooks, peer, mail, &domain).await?;
-    hooks.check(cx, mailbox).await
+    let label = reaches(options, hooks, peer, mail, &rcpt.forward_path, &domain).await?;
+    hooks.check(cx, mailbox).await?;
+    Ok(label)
 }
 
-/// Refuses a domain whose mail can go nowhere, whatever hosts and the DNS say.
+/// Refuses a recipient whose mail can go nowhere, whatever hosts and the DNS say. Returns the label
+/// of its route.
 async fn reaches(
     options: &RelayOptions,
     hooks: &Hooks,
     peer: &Peer,
     mail: &Mail,
+    recipient: &ForwardPath,
     domain: &Domain<&str>,
-) -> Result<(), Refusal> {
+) -> Result<Option<Label>, Refusal> {
     let Some(name) = canonical(domain) else {
         return Err(refusal!("550 5.1.2 That domain cannot be in the DNS"));
     };
-    let route = hooks.route(options, &name).await.map_err(|error| {
+    let (identity, client) = (peer.identity.as_deref(), Some(peer.address.ip_or_loopback()));
+    let facts = Facts { recipient, sender: &mail.reverse_path, identity, client, tag: None };
+    let route = hooks.route(options, &RouteQuery::new(&name, facts)).await.map_err(|error| {
         warn!(domain = &*name, %error, "route not found, recipient refused for now");
         refusal!("451 4.4.3 The route to that recipient is not known now, try again later")
     })?;
@@ -76,12 +83,19 @@ async fn reaches(
             !options.delivery.published.is_empty()
         }
         Some(NextHop::Hosts(_)) => is_verified || options.delivery.verified_tls.is_some(),
+        Some(NextHop::Refuse(refusal)) => return Err(refusal.clone()),
+        // It reaches no host without.
+        Some(NextHop::Discard | NextHop::Hold) => true,
     };
+    let label = route.as_ref().and_then(|route| route.label.clone());
+    if label.as_ref().is_some_and(|label| !fits_key(&name, label)) {
+        return Err(refusal!("550 5.1.2 That domain is too long for its route"));
+    }
     // RFC 8689 section 4.2.1. A report may be sent on without.
     if mail.require_tls && !verifies && mail.reverse_path.mailbox().is_some() {
         return Err(refusal!("550 5.7.10 No verified TLS leads to that recipient"));
     }
-    Ok(())
+    Ok(label)
 }
 
 impl RelayOptions {
@@ -92,6 +106,15 @@ impl RelayOptions {
             if self.is_postmaster(peer, &rcpt.forward_path) {
                 rcpt.forward_path = ForwardPath::Mailbox(mailbox.clone());
             }
+        }
+    }
+
+    /// Where mail for a path goes: this host's postmaster is replaced by the mailbox in the
+    /// options.
+    pub(crate) fn recipient<'a>(&self, peer: Option<&Peer>, path: &'a ForwardPath) -> Cow<'a, ForwardPath> {
+        match &self.postmaster {
+            Some(mailbox) if self.is_postmaster(peer, path) => Cow::Owned(ForwardPath::Mailbox(mailbox.clone())),
+            _ => Cow::Borrowed(path),
         }
     }
 
@@ -163,7 +186,7 @@ mod tests {
     use posthaste_server::{PeerTls, rustls::ProtocolVersion, session::ServerSettings};
 
     use super::*;
-    use crate::{Policy, Recipients, Route, RouteTable};
+    use crate::{Policy, Recipients, Route, RouteTable, Rule};
 
     /// Polls a future that the tables complete at once.
     fn now<T>(future: impl Future<Output = T>) -> T {
@@ -179,7 +202,7 @@ mod tests {
         Context::new(peer, Arc::new(ServerSettings::new("relay.test".parse().unwrap())))
     }
 
-    fn admit(options: &RelayOptions, client: &str, mail: &Mail, rcpt: &Rcpt) -> Result<(), Refusal> {
+    fn admit(options: &RelayOptions, client: &str, mail: &Mail, rcpt: &Rcpt) -> Result<Option<Label>, Refusal> {
         let (hooks, cx) = (Hooks::default(), context(client));
         now(async {
             let trusted = hooks.trusts(options, &cx).await?;
@@ -198,15 +221,15 @@ mod tests {
             ["backup.test", "nowhere.test", "*.below.test"].iter().map(|text| text.parse().unwrap()).collect();
         options.routes = RouteTable::empty();
         for (domains, mx) in routes {
-            let to = if *mx { NextHop::Mx } else { NextHop::Hosts(vec![("hop.test".to_owned(), 25)]) };
-            options.routes.push([domains.parse().unwrap()], Route::new(to));
+            let route = if *mx { Route::new(NextHop::Mx) } else { Route::hosts([("hop.test", 25)]) };
+            options.routes.push([domains.parse().unwrap()], route);
         }
         options
     }
 
     fn said(options: &RelayOptions, client: &str, mail: &str, path: &str) -> String {
         match admit(options, client, &envelope(mail).mail, &path.parse().unwrap()) {
-            Ok(()) => "250".to_owned(),
+            Ok(_) => "250".to_owned(),
             Err(reply) => reply.to_string().chars().take(9).collect(),
         }
     }
@@ -370,6 +393,111 @@ mod tests {
         assert!(!allowed(&closed, "127.0.0.1", "<v@other.test>"));
     }
 
+    fn rule(name: &str, to: NextHop) -> Rule {
+        Rule::new(name.parse().unwrap(), Route::new(to))
+    }
+
+    /// Rules that would have the mail of strangers, if strangers could send it.
+    fn with_rules() -> RelayOptions {
+        let mut options = options(&[]);
+        options.policy.relay_domains = ["in.test", "refused.test"].iter().map(|text| text.parse().unwrap()).collect();
+        let mailboxes = |text: &str| Some([text.parse().unwrap()].into_iter().collect());
+        let mut refused = rule("refused", NextHop::Refuse(refusal!("521 5.7.1 Not to there")));
+        refused.recipients = mailboxes("*.refused.test");
+        let mut busy = rule("busy", NextHop::Refuse(refusal!("450 4.2.1 Not now")));
+        busy.recipients = mailboxes("busy@in.test");
+        let mut discarded = rule("discarded", NextHop::Discard);
+        discarded.senders = mailboxes("spam@s.test");
+        let mut held = rule("held", NextHop::Hold);
+        held.clients = Some("198.51.100.0/24".parse().unwrap());
+        held.senders = mailboxes("held@s.test");
+        let mut to_host = rule("to_host", NextHop::Mx);
+        to_host.route = Route::hosts([("hop.test", 25)]);
+        to_host.clients = Some("198.51.100.0/24".parse().unwrap());
+        for rule in [refused, busy, discarded, held, to_host] {
+            options.routes.push_rule(rule).unwrap();
+        }
+        let refuse = NextHop::Refuse(refusal!("550 5.1.10 The domain takes no mail"));
+        options.routes.push(["refused.test".parse().unwrap()], Route::new(refuse));
+        options.routes.push([crate::DomainPattern::Any], Route::hosts([("rest.test", 25)]));
+        options
+    }
+
+    /// The answer, or the label of what is taken.
+    fn led(options: &RelayOptions, client: &str, mail: &str, path: &str) -> String {
+        match admit(options, client, &envelope(mail).mail, &path.parse().unwrap()) {
+            Ok(label) => label.map_or_else(|| "250".to_owned(), |label| format!("250 {label}")),
+            Err(reply) => reply.to_string().chars().take(9).collect(),
+        }
+    }
+
+    #[test]
+    fn no_rule_lets_a_stranger_relay() {
+        let options = with_rules();
+        let denied = "550 5.7.1";
+        for (mail, path, stranger, trusted) in [
+            ("<s@s.test>", "<a@in.test>", "250 to_host", "250"),
+            ("<s@s.test>", "<a@other.test>", denied, "250"),
+            ("<spam@s.test>", "<a@other.test>", denied, "250 discarded"),
+            ("<spam@s.test>", "<a@in.test>", "250 discarded", "250 discarded"),
+            ("<held@s.test>", "<a@other.test>", denied, "250"),
+            ("<held@s.test>", "<a@in.test>", "250 held", "250"),
+            ("<held@s.test>", "<a%other.test@in.test>", denied, "250"),
+            ("<held@s.test>", "<\"a@other.test\"@in.test>", denied, "250"),
+            // Before that a stranger does not learn what the rules refuse.
+            ("<s@s.test>", "<a@x.refused.test>", denied, "521 5.7.1"),
+            ("<s@s.test>", "<a@refused.test>", "250 to_host", "550 5.1.1"),
+            ("<s@s.test>", "<busy@in.test>", "450 4.2.1", "450 4.2.1"),
+            ("<s@s.test>", "<BUSY@in.test>", "450 4.2.1", "450 4.2.1"),
+            ("<s@s.test>", "<busy@other.test>", denied, "250"),
+            // Every client may send to the postmaster, and that mail takes its rule.
+            ("<s@s.test>", "<Postmaster>", "250 to_host", "250"),
+            ("<spam@s.test>", "<postmaster@relay.test>", "250 discarded", "250 discarded"),
+            ("<spam@s.test>", "<postmaster@other.test>", denied, "250 discarded"),
+        ] {
+            assert_eq!(led(&options, STRANGER, mail, path), stranger, "{mail} {path}");
+            assert_eq!(led(&options, TRUSTED, mail, path), trusted, "{mail} {path}");
+        }
+    }
+
+    #[test]
+    fn the_postmaster_in_the_options_is_the_recipient_of_its_mail() {
+        let mut options = with_rules();
+        options.postmaster = Some("busy@in.test".parse().unwrap());
+        for path in ["<Postmaster>", "<postmaster@relay.test>"] {
+            assert_eq!(led(&options, TRUSTED, "<s@s.test>", path), "450 4.2.1", "{path}");
+        }
+    }
+
+    #[test]
+    fn mail_that_reaches_no_host_needs_no_tls() {
+        let options = with_rules();
+        for (sender, wanted) in [("held", "250 held"), ("spam", "250 discarded"), ("other", "550 5.7.1")] {
+            let mail = format!("<{sender}@s.test> REQUIRETLS");
+            assert_eq!(led(&options, STRANGER, &mail, "<a@in.test>"), wanted);
+        }
+    }
+
+    /// A key has 255 octets.
+    #[test]
+    fn a_domain_that_leaves_no_room_for_its_label_is_refused() {
+        let mut options = options(&[]);
+        let mut named = rule(&"x".repeat(Label::MAX), NextHop::Mx);
+        named.route = Route::hosts([("hop.test", 25)]);
+        named.senders = Some(["s@s.test".parse().unwrap()].into_iter().collect());
+        options.routes.push_rule(named).unwrap();
+        options.routes.push([crate::DomainPattern::Any], Route::hosts([("rest.test", 25)]));
+        for (octets, sender, is_taken) in
+            [(222, "s", true), (223, "s", false), (253, "s", false), (223, "t", true), (253, "t", true)]
+        {
+            let domain = format!("{}{}", "a12345678.".repeat(20), "x".repeat(octets - 200));
+            let mail = format!("<{sender}@s.test>");
+            let said = led(&options, TRUSTED, &mail, &format!("<a@{domain}>"));
+            assert_eq!(said.starts_with("250"), is_taken, "{octets} {sender}: {said}");
+            assert!(is_taken || said == "550 5.1.2", "{said}");
+        }
+    }
+
     /// Knows one mailbox. For `away` the look-up fails.
     struct Mailboxes;
 
@@ -423,7 +551,7 @@ mod tests {
                 let trusted = hooks.trusts(&options, &cx).await?;
                 super::admit(&options, &hooks, &cx, trusted, &envelope("<>").mail, &path.parse().unwrap()).await
             });
-            let said = said.map_or_else(|refusal| refusal.to_string(), |()| "250".to_owned());
+            let said = said.map_or_else(|refusal| refusal.to_string(), |_| "250".to_owned());
             assert!(said.starts_with(wanted), "{tls} {path}: {said}");
         }
     }

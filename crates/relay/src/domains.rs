@@ -115,6 +115,15 @@ impl<T: Copy + Ord> DomainMap<T> {
         }
     }
 
+    /// Adds a value for all domains of a set.
+    pub(crate) fn add_all(&mut self, set: &DomainSet, value: T) {
+        let DomainSet(DomainMap { exact, below, any }) = set;
+        let exact = exact.keys().cloned().map(DomainPattern::Exact);
+        let below = below.keys().cloned().map(DomainPattern::Below);
+        let any = any.iter().map(|()| DomainPattern::Any);
+        exact.chain(below).chain(any).for_each(|pattern| self.add(&pattern, value));
+    }
+
     /// The value of a [canonical] name.
     pub(crate) fn find(&self, name: &str) -> Option<T> {
         let exact = self.exact.get(name);

@@ -11,7 +11,7 @@ use std::{
 use posthaste_client::{ConnectError, mx::MxError};
 use posthaste_queue::MessageId;
 use posthaste_server::{
-    Peer,
+    Peer, Refusal,
     wire::{EnhancedCode, ForwardPath, Reply, ReversePath, Severity},
 };
 use tracing::{error, info, warn};
@@ -90,6 +90,16 @@ pub enum Event<'a> {
         recipient: &'a ForwardPath,
         /// Why it failed.
         diagnostic: &'a Diagnostic,
+    },
+    /// The message was thrown away for a recipient, whose route leads to
+    /// [`NextHop::Discard`](crate::NextHop::Discard).
+    Discarded {
+        /// The message's id.
+        message: MessageId,
+        /// The recipient.
+        recipient: &'a ForwardPath,
+        /// The time since the message was accepted.
+        age: Duration,
     },
     /// A report to the sender of the message was queued.
     Reported {
@@ -185,6 +195,7 @@ impl Observer for TracingObserver {
             Event::Failed { message, recipient, diagnostic } => {
                 warn!(%message, %recipient, %diagnostic, "delivery failed")
             }
+            Event::Discarded { message, recipient, age } => info!(%message, %recipient, ?age, "message discarded"),
             Event::Reported { message, report, sender, failed, delayed, relayed } => {
                 info!(%message, %report, %sender, failed, delayed, relayed, "report queued");
             }
@@ -215,6 +226,8 @@ pub struct Totals {
     pub reported: u64,
     /// Messages with an outcome that is not reported.
     pub not_reported: u64,
+    /// Recipients whose message was thrown away, as their route says.
+    pub discarded: u64,
     /// Changes of the rung on the overload ladder, up and down.
     pub overload: u64,
 }
@@ -222,7 +235,7 @@ pub struct Totals {
 /// Counts events and passes them on.
 pub(crate) struct Counting {
     observer: Box<dyn Observer>,
-    counts: [AtomicU64; 7],
+    counts: [AtomicU64; 8],
 }
 
 impl Counting {
@@ -238,7 +251,8 @@ impl Counting {
             Event::Failed { .. } => 3,
             Event::Reported { .. } => 4,
             Event::NotReported { .. } => 5,
-            Event::Overload { .. } => 6,
+            Event::Discarded { .. } => 6,
+            Event::Overload { .. } => 7,
         };
         if let Some(count) = self.counts.get(index) {
             count.fetch_add(1, Ordering::Relaxed);
@@ -251,9 +265,9 @@ impl Counting {
     }
 
     pub(crate) fn totals(&self) -> Totals {
-        let [accepted, delivered, deferred, failed, reported, not_reported, overload] =
+        let [accepted, delivered, deferred, failed, reported, not_reported, discarded, overload] =
             std::array::from_fn(|index| self.counts.get(index).map_or(0, |count| count.load(Ordering::Relaxed)));
-        Totals { accepted, delivered, deferred, failed, reported, not_reported, overload }
+        Totals { accepted, delivered, deferred, failed, reported, not_reported, discarded, overload }
     }
 }
 
@@ -280,6 +294,11 @@ impl Diagnostic {
             Severity::PermanentNegative => const { code(5, 0, 0) },
         });
         Self { remote: Some(remote.to_owned()), status, text: exact_words(reply), is_reply: true }
+    }
+
+    /// Makes the diagnostic of a route that refuses mail.
+    pub(crate) fn refusal(refusal: &Refusal) -> Self {
+        Self { remote: None, is_reply: false, ..Self::reply("", refusal.reply()) }
     }
 
     /// Makes the diagnostic of what the relay found. Without a status it is 4.0.0.

@@ -54,15 +54,27 @@ impl Hooks {
         }
     }
 
-    /// The route of a [canonical](crate::domains::canonical) name.
-    pub(crate) async fn route(&self, options: &RelayOptions, domain: &str) -> Result<Option<Arc<Route>>, RouteError> {
+    /// The route of mail for a [canonical](crate::domains::canonical) domain.
+    pub(crate) async fn route(
+        &self,
+        options: &RelayOptions,
+        mail: &RouteQuery<'_>,
+    ) -> Result<Option<Arc<Route>>, RouteError> {
         match &self.routes {
             Some(own) => {
-                let found = caught("Routes::find", async { own.find(&RouteQuery { domain }).await }).await??;
+                let found = caught("Routes::find", async { own.find(mail).await }).await??;
                 found.as_ref().map_or(Ok(()), |route| route.check_size())?;
                 Ok(found)
             }
-            None => Ok(options.routes.route(domain).cloned()),
+            None => Ok(options.routes.route(mail).cloned()),
+        }
+    }
+
+    /// Returns `true` if a route may have a label.
+    pub(crate) fn gives_labels(&self, options: &RelayOptions) -> bool {
+        match &self.routes {
+            Some(own) => own.gives_labels(),
+            None => Routes::gives_labels(&options.routes),
         }
     }
 
@@ -171,10 +183,15 @@ impl<A: Accounts> ErasedAccounts for A {
 /// [`Routes`] behind a `dyn`.
 pub(crate) trait ErasedRoutes: Send + Sync {
     fn find<'a>(&'a self, mail: &'a RouteQuery<'a>) -> Answer<'a, Result<Option<Arc<Route>>, RouteError>>;
+    fn gives_labels(&self) -> bool;
 }
 
 impl<T: Routes> ErasedRoutes for T {
     fn find<'a>(&'a self, mail: &'a RouteQuery<'a>) -> Answer<'a, Result<Option<Arc<Route>>, RouteError>> {
         Box::pin(Routes::find(self, mail))
+    }
+
+    fn gives_labels(&self) -> bool {
+        Routes::gives_labels(self)
     }
 }

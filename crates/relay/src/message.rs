@@ -8,16 +8,19 @@ use std::{
 };
 
 use bytes::Bytes;
-use posthaste_queue::{MAX_DELIVERIES, MAX_STATES, NameError, NewDelivery, NewMessage, Owner, Priority, RoutingKey};
+use posthaste_queue::{MAX_DELIVERIES, MAX_STATES, NameError, NewDelivery, NewMessage, Owner, Priority};
 use posthaste_server::{
     Envelope,
-    wire::{Domain, EncodeError, ForwardPath, Rcpt},
+    wire::{Domain, EncodeError, Rcpt},
 };
 use thiserror::Error;
 
 use crate::{
+    Label,
     domains::canonical,
+    labels::{Labels, domain_of},
     record::{AROUND, MAX_ROOM, MIN_ROOM, Outside, Recipient, encode_recipients},
+    rule::routing_key,
 };
 
 /// The facts about a message that its envelope does not have.
@@ -35,6 +38,8 @@ pub(crate) struct Origin {
     pub(crate) tls_not_required: bool,
     /// The fields that stand before its content.
     pub(crate) front: Bytes,
+    /// The labels of its recipients.
+    pub(crate) labels: Labels,
 }
 
 /// Why the envelope of a message cannot be recorded.
@@ -48,8 +53,8 @@ pub(crate) enum OutsideError {
     Name(#[from] NameError),
 }
 
-/// Makes a message of an owner. It has one delivery for each domain of the recipients, in the order
-/// in which the domains first appear. It is due when its hold ends, and has the priority of its
+/// Makes a message of an owner. It has one delivery for each domain and label of the recipients, in
+/// the order in which these first appear. It is due when its hold ends, and has the priority of its
 /// MAIL.
 pub(crate) fn new_message(
     own_name: &Domain,
@@ -57,22 +62,20 @@ pub(crate) fn new_message(
     envelope: &Envelope,
     origin: Origin,
 ) -> Result<NewMessage, OutsideError> {
-    let mut groups: Vec<(String, Vec<Recipient>)> = Vec::new();
+    let mut groups: Vec<(String, Option<&Label>, Vec<Recipient>)> = Vec::new();
     let mut index = HashMap::new();
     for rcpt in &envelope.recipients {
-        let domain = match &rcpt.forward_path {
-            ForwardPath::Mailbox(mailbox) => routing_name(&mailbox.domain()),
-            ForwardPath::Postmaster => routing_name(&own_name.borrowed()),
-        };
-        let at = *index.entry(domain.clone()).or_insert_with(|| {
-            groups.push((domain, Vec::new()));
+        let domain = routing_name(&domain_of(&rcpt.forward_path, own_name));
+        let label = origin.labels.get(&rcpt.forward_path);
+        let at = *index.entry((domain.clone(), label)).or_insert_with(|| {
+            groups.push((domain, label, Vec::new()));
             groups.len() - 1
         });
-        if let Some((_, recipients)) = groups.get_mut(at) {
+        if let Some((_, _, recipients)) = groups.get_mut(at) {
             recipients.push(Recipient::new(rcpt.clone()));
         }
     }
-    let states = groups.iter().map(|(_, recipients)| encode_recipients(recipients, 0));
+    let states = groups.iter().map(|(_, _, recipients)| encode_recipients(recipients, 0));
     let states = states.collect::<Result<Vec<_>, _>>()?;
     let bare = states.iter().fold(0, |sum: usize, state| sum.saturating_add(state.len()));
     let room = room(envelope.recipients.len(), bare).filter(|_| groups.len() <= MAX_DELIVERIES);
@@ -89,8 +92,8 @@ pub(crate) fn new_message(
     };
     let delay = outside.held();
     let mut deliveries = Vec::with_capacity(groups.len());
-    for ((domain, _), state) in groups.into_iter().zip(states) {
-        deliveries.push(NewDelivery { key: RoutingKey::new(&domain)?, delay, state });
+    for ((domain, label, _), state) in groups.into_iter().zip(states) {
+        deliveries.push(NewDelivery { key: routing_key(&domain, label)?, delay, state });
     }
     let priority = Priority(envelope.mail.mt_priority.unwrap_or_default().get());
     Ok(NewMessage { owner, priority, envelope: outside.encode()?, deliveries })
@@ -110,6 +113,8 @@ fn room(recipients: usize, bare: usize) -> Option<u16> {
 pub(crate) struct Named {
     recipients: usize,
     octets: usize,
+    /// The labels of their routes.
+    pub(crate) labels: Labels,
 }
 
 /// The most octets of all RCPT lines of a message: half of what the queue stores as states.
@@ -122,7 +127,7 @@ impl Named {
         let is_counted = write!(counted, "{rcpt}").is_ok();
         let fits = is_counted && self.recipients < MAX_DELIVERIES && counted.0 <= MAX_LINES;
         if fits {
-            *self = Self { recipients: self.recipients.saturating_add(1), octets: counted.0 };
+            (self.recipients, self.octets) = (self.recipients.saturating_add(1), counted.0);
         }
         fits
     }
@@ -200,6 +205,41 @@ mod tests {
             });
             assert!(states.sum::<usize>() <= MAX_STATES);
         }
+    }
+
+    #[test]
+    fn a_message_has_a_delivery_for_each_domain_and_label() {
+        let own_name = "relay.test".parse().unwrap();
+        let rcpt = |path: &str| path.parse::<Rcpt>().unwrap();
+        let paths =
+            ["<a@d.test>", "<b@d.test>", "<c@D.test>", "<a@e.test>", "<Postmaster>", "<d@d.test>", "<x@relay.test>"];
+        let envelope = Envelope::from_commands(Mail::new(ReversePath::Null).into_owned(), paths.map(rcpt).into());
+        let mut labels = Labels::default();
+        for (path, label) in
+            [("<b@d.test>", "one"), ("<c@D.test>", "two"), ("<a@e.test>", "one"), ("<d@d.test>", "one")]
+        {
+            labels.insert(rcpt(path).forward_path, label.parse().unwrap());
+        }
+        let origin = Origin { labels, ..Origin::default() };
+        let message = new_message(&own_name, Owner::default(), &envelope, origin).unwrap();
+        message.check().unwrap();
+        let deliveries: Vec<_> = message
+            .deliveries
+            .iter()
+            .map(|delivery| {
+                let recipients = crate::record::decode_recipients(&delivery.state).unwrap();
+                let paths = recipients.iter().map(|one| one.rcpt.forward_path.to_string()).collect::<Vec<_>>();
+                (delivery.key.as_str(), paths.join(" "))
+            })
+            .collect();
+        let wanted = [
+            ("d.test", "<a@d.test>"),
+            ("d.test one", "<b@d.test> <d@d.test>"),
+            ("d.test two", "<c@D.test>"),
+            ("e.test one", "<a@e.test>"),
+            ("relay.test", "<Postmaster> <x@relay.test>"),
+        ];
+        assert_eq!(deliveries, wanted.map(|(key, paths)| (key, paths.to_owned())));
     }
 
     #[test]

@@ -15,11 +15,12 @@ use posthaste_server::{
         parameter::{DeliverByMode, Hold, Priority},
     },
 };
-use tracing::error;
+use tracing::{error, warn};
 
 use crate::{
     AddFields, Event, RelayOptions,
     admit::admit,
+    labels::{Known, Labels},
     message::{Named, Origin, OutsideError, new_message, terms, whole_len},
     opening::Opening,
     record::by_after,
@@ -112,10 +113,17 @@ impl<Q: Queue, R: Resolver> Handler for RelayHandler<Q, R> {
 
     async fn rcpt(&mut self, cx: &Context, rcpt: &Rcpt) -> Result<(), Refusal> {
         let Some(envelope) = &cx.envelope else { return Err(LOCAL_ERROR) };
-        admit(&self.options, &self.shared.hooks, cx, self.trusted, &envelope.mail, rcpt).await?;
+        let label = admit(&self.options, &self.shared.hooks, cx, self.trusted, &envelope.mail, rcpt).await?;
         // RFC 5321 section 4.5.3.1.10: the client sends to the others in another transaction.
         let too_many = refusal!("452 4.5.3 Too many recipients, send to the others separately");
-        if self.named.add(rcpt) { Ok(()) } else { Err(too_many) }
+        if !self.named.add(rcpt) {
+            return Err(too_many);
+        }
+        if let Some(label) = label {
+            let recipient = self.options.recipient(Some(&cx.peer), &rcpt.forward_path);
+            self.named.labels.insert(recipient.into_owned(), label);
+        }
+        Ok(())
     }
 
     async fn data(&mut self, cx: &Context) -> Result<(), Refusal> {
@@ -191,10 +199,14 @@ impl<Q: Queue, R: Resolver> Handler for RelayHandler<Q, R> {
         let tls_not_required = inspector.tls_not_required && !envelope.mail.require_tls;
         let trusted = self.trusted;
         let client = Some(client);
-        let origin = Origin { client, all_ascii, trusted, returns_whole: false, tls_not_required, front };
-        let message = message(own_name, peer, &envelope, origin).map_err(|error| {
-            error!(%error, "envelope cannot be recorded");
-            LOCAL_ERROR
+        let labels = self.labels(peer, &envelope, None).await?;
+        let origin = Origin { client, all_ascii, trusted, returns_whole: false, tls_not_required, front, labels };
+        let message = message(own_name, peer, &envelope, origin).map_err(|error| match error {
+            OutsideError::Name(_) => refusal!("554 5.1.2 The domain of a recipient is too long for its route"),
+            OutsideError::TooMany | OutsideError::Encode(_) => {
+                error!(%error, "envelope cannot be recorded");
+                LOCAL_ERROR
+            }
         })?;
         let (priority, held) = terms(&message);
         let timed = shared.overload.commit();
@@ -223,6 +235,21 @@ impl<Q: Queue, R> RelayHandler<Q, R> {
         }
     }
 
+    /// The labels of the recipients. They were found at RCPT. A tag, which the header has, is
+    /// looked at again with all facts.
+    async fn labels(&mut self, peer: &Peer, envelope: &Envelope, tag: Option<&str>) -> Result<Labels, Refusal> {
+        let found = mem::take(&mut self.named.labels);
+        if tag.is_none() {
+            return Ok(found);
+        }
+        let known = Known { identity: peer.identity.as_deref(), client: Some(peer.address.ip_or_loopback()), tag };
+        let labels = Labels::find(&self.options, &self.shared.hooks, envelope, known).await;
+        labels.map_err(|error| {
+            warn!(%error, "route not found, message refused for now");
+            refusal!("451 4.4.3 The route to a recipient is not known now, try again later")
+        })
+    }
+
     /// The priority that the client may have: without trust, at most the default (RFC 6710 section
     /// 4.1).
     fn priority(&self, asked: Priority) -> Priority {
@@ -230,7 +257,7 @@ impl<Q: Queue, R> RelayHandler<Q, R> {
     }
 }
 
-/// The message as the queue takes it: one delivery for each domain.
+/// The message as the queue takes it: one delivery for each domain and label.
 fn message(own_name: &Domain, peer: &Peer, envelope: &Envelope, origin: Origin) -> Result<NewMessage, OutsideError> {
     // Each user is an owner, and so is each network of clients without a login. Bulk mail of one
     // owner then does not delay the mail of another.

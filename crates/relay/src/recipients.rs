@@ -72,7 +72,8 @@ impl RecipientTable {
         // A domain that cannot be in the DNS has no entry either.
         let Some(domain) = canonical(&mailbox.domain()).map(|domain| domain.into_owned()) else { return true };
         let Some(set) = self.indexes.find(&domain).and_then(|index| self.sets.get(index)) else { return true };
-        mailbox.unquoted_local_part().eq_ignore_ascii_case("postmaster") || set.has(mailbox, &domain)
+        let local = mailbox.unquoted_local_part();
+        local.eq_ignore_ascii_case("postmaster") || set.has(&local, &domain)
     }
 }
 
@@ -92,7 +93,7 @@ impl MailboxSet {
         match pattern {
             MailboxPattern::Mailbox(mailbox) => {
                 let domain = canonical(&mailbox.domain()).map(|domain| domain.into_owned());
-                self.mailboxes.extend(domain.map(|domain| key(&mailbox, &domain)));
+                self.mailboxes.extend(domain.map(|domain| key(&mailbox.unquoted_local_part(), &domain)));
             }
             MailboxPattern::Domain(domains) => self.domains.push(domains),
         }
@@ -100,7 +101,7 @@ impl MailboxSet {
 
     /// Returns `true` if a mailbox is in the set.
     pub fn contains(&self, mailbox: &Mailbox) -> bool {
-        canonical(&mailbox.domain()).is_some_and(|domain| self.has(mailbox, &domain))
+        canonical(&mailbox.domain()).is_some_and(|domain| self.has(&mailbox.unquoted_local_part(), &domain))
     }
 
     /// Returns `true` if no mailbox is in the set.
@@ -108,9 +109,10 @@ impl MailboxSet {
         self.mailboxes.is_empty() && self.domains.is_empty()
     }
 
-    /// As [`contains`](Self::contains), with the [canonical] domain of the mailbox.
-    fn has(&self, mailbox: &Mailbox, domain: &str) -> bool {
-        self.domains.has(domain) || self.mailboxes.contains(&key(mailbox, domain))
+    /// As [`contains`](Self::contains), with the local-part of the mailbox, without quotes, and its
+    /// [canonical] domain.
+    pub(crate) fn has(&self, local: &str, domain: &str) -> bool {
+        self.domains.has(domain) || (!self.mailboxes.is_empty() && self.mailboxes.contains(&key(local, domain)))
     }
 }
 
@@ -138,8 +140,8 @@ impl FromStr for MailboxPattern {
 }
 
 /// A mailbox as the set has it: its local-part without quotes.
-fn key(mailbox: &Mailbox, domain: &str) -> String {
-    format!("{}@{domain}", mailbox.unquoted_local_part().to_lowercase())
+fn key(local: &str, domain: &str) -> String {
+    format!("{}@{domain}", local.to_lowercase())
 }
 
 #[cfg(test)]

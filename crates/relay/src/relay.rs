@@ -22,11 +22,12 @@ use thiserror::Error;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    Accounts, Event, Observer, Overload, Policy, Recipients, RelayOptions, RelayService, Routes, SiteState, Totals,
-    TracingObserver, deliver,
+    Accounts, Event, Observer, Overload, Policy, Recipients, RelayOptions, RelayService, RouteError, Routes, SiteState,
+    Totals, TracingObserver, deliver,
     event::Counting,
     future_release,
     hooks::Hooks,
+    labels::{Known, Labels},
     message::{Origin, new_message, terms, whole_len},
     offers,
     shared::Shared,
@@ -55,6 +56,10 @@ pub enum SubmitError {
     /// The content could not be read.
     #[error("the content could not be read: {0}")]
     Content(#[source] std::io::Error),
+    /// The route of a recipient cannot be found now: try again. Only if routes
+    /// [have labels](Routes::gives_labels).
+    #[error("the route of a recipient cannot be found now: {0}")]
+    Route(#[source] RouteError),
     /// No host would take the content: its lines must end in CRLF, and it must not have NUL.
     #[error("the content must not be sent: {0}; end each line with CRLF, and encode what is not text")]
     Unsendable(#[from] ContentFault),
@@ -314,7 +319,9 @@ impl<Q: Queue, R: Resolver> Relay<Q, R> {
         inspector.end();
         let tls_not_required = inspector.tls_not_required && !envelope.mail.require_tls;
         let all_ascii = !inspector.eight_bit;
-        let origin = Origin { all_ascii, trusted: true, tls_not_required, front, ..Origin::default() };
+        let labels = Labels::find(&options, &self.shared.hooks, &envelope, Known::default()).await;
+        let labels = labels.map_err(SubmitError::Route)?;
+        let origin = Origin { all_ascii, trusted: true, tls_not_required, front, labels, ..Origin::default() };
         let message = new_message(&options.host_name, owner, &envelope, origin)
             .map_err(|error| SubmitError::Envelope(error.into()))?;
         let (priority, held) = terms(&message);

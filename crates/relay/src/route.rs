@@ -1,4 +1,4 @@
-//! Routes: the next hop for each domain.
+//! Routes: the next hop for mail.
 
 use std::{
     error::Error,
@@ -8,8 +8,9 @@ use std::{
 };
 
 use posthaste_client::{Login, Tls};
+use posthaste_server::Refusal;
 
-use crate::{DomainPattern, domains::DomainMap};
+use crate::{Facts, Label};
 
 /// Finds the route of mail. [`RouteTable`] does so in memory; an application's own implementation
 /// may ask a database.
@@ -33,9 +34,12 @@ pub trait Routes: Send + Sync + 'static {
     /// the queue is returned.
     ///
     /// It is asked at two times. At RCPT it is part of the server's
-    /// [verdict](posthaste_server::Handler), and its time counts toward the verdict's timeout.
-    /// Before deliveries it is asked once for each domain, at most 64 times at once, and has 30 s.
-    /// The answer serves the domain's deliveries for a minute. So a change of routes applies to
+    /// [verdict](posthaste_server::Handler), and its time counts toward the verdict's timeout. Then
+    /// the mail has [`facts`](RouteQuery::facts). If the route has a [`label`](Route::label), the
+    /// mail is kept under the domain and that label.
+    ///
+    /// Before deliveries it is asked once for each domain and label, at most 64 times at once, and
+    /// has 30 s. The answer serves their deliveries for a minute. So a change of routes applies to
     /// queued mail too.
     ///
     /// Deliveries with an equal route share their connections and limits. A route may have 16 KiB
@@ -46,6 +50,14 @@ pub trait Routes: Send + Sync + 'static {
     /// is in the queue is tried again later. A panic has the same effect, and so has no answer in
     /// time for mail in the queue.
     fn find(&self, mail: &RouteQuery<'_>) -> impl Future<Output = Result<Option<Arc<Route>>, RouteError>> + Send;
+
+    /// Returns `true` if a route may have a label. Then [`find`](Self::find) is asked with facts
+    /// for mail of the application and for reports too, as each is queued. If it fails,
+    /// [`Relay::submit`](crate::Relay::submit) fails, and a report goes to its domain's route.
+    /// Default: `false`.
+    fn gives_labels(&self) -> bool {
+        false
+    }
 }
 
 /// Why a route cannot be found now: any error, or a text.
@@ -57,23 +69,11 @@ pub type RouteError = Box<dyn Error + Send + Sync>;
 pub struct RouteQuery<'a> {
     /// The domain of its recipients, in lower case and A-labels, or their address literal.
     pub domain: &'a str,
-}
-
-/// Routes by domain: a domain takes the first route with a matching pattern. A look-up costs the
-/// same for any number of routes.
-///
-/// ```
-/// use posthaste_relay::{NextHop, Route, RouteTable};
-/// let mut routes = RouteTable::empty();
-/// routes.push(["example.org".parse()?, "*.example.org".parse()?], Route::hosts([("inside.example.org", 25)]));
-/// routes.push(["*".parse()?], Route::new(NextHop::Mx));
-/// # Ok::<(), Box<dyn std::error::Error>>(())
-/// ```
-#[derive(Debug, Clone)]
-pub struct RouteTable {
-    routes: Vec<Arc<Route>>,
-    /// The index in `routes` of the first route for each pattern.
-    indexes: DomainMap<usize>,
+    /// The [label](Route::label) of the route that was found as the mail was queued. `None`: that
+    /// route had none, or the mail is not in the queue yet.
+    pub label: Option<&'a str>,
+    /// The facts, as the mail is to be queued. `None`: it is in the queue.
+    pub facts: Option<Facts<'a>>,
 }
 
 /// A next hop, and how to talk to it.
@@ -97,6 +97,10 @@ pub struct Route {
     /// with a host, that host gets DATA for a day. `false`: only binary content goes by BDAT, since
     /// it cannot go by DATA.
     pub chunking: bool,
+    /// The label under which the queue keeps the mail, so that a route that was found by more than
+    /// the domain is found again. Set by [`RouteTable::push_rule`](crate::RouteTable::push_rule).
+    /// Default: none.
+    pub label: Option<Label>,
 }
 
 /// Where a route leads.
@@ -105,18 +109,49 @@ pub struct Route {
 pub enum NextHop {
     /// To the hosts that DNS names for the domain (RFC 5321 section 5.1).
     Mx,
-    /// To the first of these hosts that takes the mail. Each has a host name, in A-labels or
-    /// U-labels, or an address literal, and a port. The next host is tried when one fails, or is
-    /// not ready for mail after half a second.
+    /// To the first of these hosts that takes the mail, group by group. The next host is tried when
+    /// one fails, or is not ready for mail after half a second; after twice that where a new group
+    /// begins.
     ///
     /// A host that failed lately is tried last. So is one that refused a whole message for a reason
     /// of its own, and one that says nothing on any connection for 10 s. That lasts for 5 s, and
     /// for 15 s at most if it fails again. Then one message probes it. If it takes that, the
-    /// connections to worse hosts are given up bit by bit.
+    /// connections to hosts of worse groups are given up bit by bit.
     ///
     /// A name that cannot be looked up is tried again later. Without any host, all mail of the
     /// route fails.
-    Hosts(Vec<(String, u16)>),
+    Hosts(Vec<HostGroup>),
+    /// Nowhere: RCPT gets this reply. Mail that is in the queue fails with its words, or waits if
+    /// the reply is temporary.
+    Refuse(Refusal),
+    /// Nowhere: the mail is taken, and thrown away when its delivery is due. The sender hears
+    /// nothing of it, [`Event::Discarded`](crate::Event::Discarded) tells.
+    Discard,
+    /// Nowhere for now: the mail is taken, and stays in the queue until it has another route. No
+    /// attempt is made or counted meanwhile. It does not expire, and its sender hears nothing.
+    ///
+    /// A change of routes counts within a minute. Mail that is older than
+    /// [`expire_after`](crate::RetrySchedule::expire_after) by then gets one attempt. A time of BY
+    /// that was over by then is treated as it is for mail that no host takes.
+    Hold,
+}
+
+/// Hosts of a route that share its load: each new connection draws one by weight, and goes to the
+/// others if that one fails.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct HostGroup(pub Vec<WeightedHost>);
+
+/// A host of a route.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub struct WeightedHost {
+    /// Its name, in A-labels or U-labels, or an address literal.
+    pub name: String,
+    /// Its port.
+    pub port: u16,
+    /// How often it is drawn, in relation to the others of its group. Default 1. 0: only after all
+    /// others of its group.
+    pub weight: u16,
 }
 
 /// The most octets of a route that an application has found. 8,192 sites may each keep one: 128
@@ -126,20 +161,34 @@ const MOST_OCTETS: usize = 16 << 10;
 impl Route {
     /// Makes a route without TLS, and with BDAT to hosts that offer it.
     pub fn new(to: NextHop) -> Self {
-        Self { to, tls: Tls::default(), credentials: None, chunking: true }
+        Self { to, tls: Tls::default(), credentials: None, chunking: true, label: None }
     }
 
-    /// Makes a route to these hosts, in order, each with its port: [`NextHop::Hosts`].
+    /// Makes a route to these hosts, in order, each with its port: [`NextHop::Hosts`] with a group
+    /// for each.
     pub fn hosts<H: Into<String>>(hosts: impl IntoIterator<Item = (H, u16)>) -> Self {
-        Self::new(NextHop::Hosts(hosts.into_iter().map(|(host, port)| (host.into(), port)).collect()))
+        let alone = |(name, port)| HostGroup(vec![WeightedHost::new(name, port)]);
+        Self::new(NextHop::Hosts(hosts.into_iter().map(alone).collect()))
     }
 
     /// The octets of its hosts. TLS and logins are shared.
     pub(crate) fn octets(&self) -> usize {
-        let NextHop::Hosts(hosts) = &self.to else { return size_of::<Self>() };
-        let one = |(name, _): &(String, u16)| name.capacity();
-        let slots = hosts.capacity().saturating_mul(size_of::<(String, u16)>());
-        hosts.iter().map(one).fold(size_of::<Self>().saturating_add(slots), usize::saturating_add)
+        let NextHop::Hosts(groups) = &self.to else { return size_of::<Self>() };
+        let slots = |count: usize, size: usize| count.saturating_mul(size);
+        let mut octets = size_of::<Self>().saturating_add(slots(groups.capacity(), size_of::<HostGroup>()));
+        for HostGroup(hosts) in groups {
+            octets = octets.saturating_add(slots(hosts.capacity(), size_of::<WeightedHost>()));
+            octets = hosts.iter().map(|host| host.name.capacity()).fold(octets, usize::saturating_add);
+        }
+        octets
+    }
+
+    /// The same without a label. Routes that differ in that alone share a site.
+    pub(crate) fn without_label(route: Arc<Self>) -> Arc<Self> {
+        match route.label {
+            None => route,
+            Some(_) => Arc::new(Self { label: None, ..Self::clone(&route) }),
+        }
     }
 
     /// # Errors
@@ -153,7 +202,7 @@ impl Route {
     }
 }
 
-/// By all but the TLS and the login, which have no hash.
+/// By all but the TLS, the login and the label.
 impl Hash for Route {
     fn hash<H: Hasher>(&self, state: &mut H) {
         self.to.hash(state);
@@ -161,46 +210,21 @@ impl Hash for Route {
     }
 }
 
-impl RouteTable {
-    /// Makes a table without a route: no mail is taken.
-    pub fn empty() -> Self {
-        Self { routes: Vec::new(), indexes: DomainMap::default() }
-    }
-
-    /// Makes a table with one route for every domain.
-    pub fn all(route: Route) -> Self {
-        let mut table = Self::empty();
-        table.push([DomainPattern::Any], route);
-        table
-    }
-
-    /// Adds a route for these domains. It comes after the others.
-    pub fn push(&mut self, domains: impl IntoIterator<Item = DomainPattern>, route: Route) {
-        let index = self.routes.len();
-        self.routes.push(Arc::new(route));
-        domains.into_iter().for_each(|pattern| self.indexes.add(&pattern, index));
-    }
-
-    /// Returns `true` if there is no route.
-    pub fn is_empty(&self) -> bool {
-        self.routes.is_empty()
-    }
-
-    /// The route of a [canonical](crate::domains::canonical) name. `None`: no route matches.
-    pub(crate) fn route(&self, name: &str) -> Option<&Arc<Route>> {
-        self.routes.get(self.indexes.find(name)?)
+impl WeightedHost {
+    /// Makes a host of weight 1.
+    pub fn new(name: impl Into<String>, port: u16) -> Self {
+        Self { name: name.into(), port, weight: 1 }
     }
 }
 
-/// One route: all domains by MX, without TLS.
-impl Default for RouteTable {
-    fn default() -> Self {
-        Self::all(Route::new(NextHop::Mx))
+impl<'a> RouteQuery<'a> {
+    /// Makes the question for mail that is to be queued, for a recipient of this domain.
+    pub const fn new(domain: &'a str, facts: Facts<'a>) -> Self {
+        Self { domain, label: None, facts: Some(facts) }
     }
-}
 
-impl Routes for RouteTable {
-    async fn find(&self, mail: &RouteQuery<'_>) -> Result<Option<Arc<Route>>, RouteError> {
-        Ok(self.route(mail.domain).cloned())
+    /// Makes the question for mail that is in the queue.
+    pub const fn queued(domain: &'a str, label: Option<&'a str>) -> Self {
+        Self { domain, label, facts: None }
     }
 }

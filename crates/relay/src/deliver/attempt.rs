@@ -7,6 +7,7 @@
 
 use std::{io, sync::Arc, time::Duration};
 
+use fastrand::Rng;
 use posthaste_client::{
     Client, ClientError, ConnectError, Health, Race, RecipientOutcome, RefusedAt, Resolver, Server, ServerFacts, Stage,
     Target,
@@ -42,7 +43,7 @@ pub(super) async fn run<Q: Queue, R: Resolver>(
 ) -> Tried {
     let most = job.options.delivery.recipients_per_transaction;
     let delivery = Delivery::new(job.recipients().len(), most);
-    let mut attempt = Attempt { crew, site, job, flow, delivery, refused: None };
+    let mut attempt = Attempt { crew, site, job, flow, delivery, refused: None, random: Rng::new() };
     let tried = attempt.over_kept(connection).await;
     let unreachable = match attempt.delivery.is_open() {
         true => attempt.over_hosts(tried.as_ref(), connection).await,
@@ -123,6 +124,7 @@ struct Attempt<'a, 'p, Q, R> {
     delivery: Delivery,
     /// What a host said before the first transaction that takes no mail for now.
     refused: Option<(Words, Diagnostic)>,
+    random: Rng,
 }
 
 impl<Q: Queue, R: Resolver> Attempt<'_, '_, Q, R> {
@@ -273,6 +275,7 @@ impl<Q: Queue, R: Resolver> Attempt<'_, '_, Q, R> {
     ) -> bool {
         let shared = &self.crew.shared;
         let mut targets = found.servers.targets.clone();
+        found.weights.order(&mut targets, &mut self.random);
         let is_mx = self.site.leads().as_ref().is_ok_and(|route| route.to == NextHop::Mx);
         targets.retain(|target| {
             if Some(&target.server) == tried {

@@ -62,6 +62,8 @@ impl Way {
             NextHop::Hosts(_) => route.tls.clone(),
             // Each target has its own if the domain publishes a policy.
             NextHop::Mx => route.tls.clone().unproven(),
+            // They have no host.
+            NextHop::Refuse(_) | NextHop::Discard | NextHop::Hold => Tls::Off,
         };
         let is_by_mx = route.to == NextHop::Mx;
         let credentials = route.credentials.clone().filter(|_| !is_by_mx);

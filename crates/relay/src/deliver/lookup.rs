@@ -15,9 +15,10 @@ use super::{
     flow::{PARK_AFTER, until_given_up},
     places::{Bounds, SILENT_FOR},
     site::{Site, Unreachable},
+    weights::{Weight, Weights},
     worker::Crew,
 };
-use crate::{Diagnostic, NextHop, Route, shared::Shared};
+use crate::{Diagnostic, HostGroup, NextHop, Route, WeightedHost, shared::Shared};
 
 /// The most look-ups at once. `moving` are those that are answered soon or were asked just now;
 /// half of them are kept for sites that answered lately. `silent` are those whose name servers are
@@ -30,6 +31,8 @@ const LOOKUP: Duration = Duration::from_secs(30);
 #[derive(Debug)]
 pub(super) struct Found {
     pub(super) servers: Servers,
+    /// In what order each attempt tries them.
+    pub(super) weights: Weights,
     /// Why the other hosts have no address. `None`: there are no others.
     pub(super) missing: Option<Unreachable>,
 }
@@ -110,17 +113,24 @@ async fn ask<Q: Queue, R: Resolver>(
     let options = shared.options();
     let (delivery, own_name) = (&options.delivery, options.host_name.as_str());
     let is_mx = route.to == NextHop::Mx;
+    let mut weights = Weights::default();
     let servers = match &route.to {
-        NextHop::Hosts(hosts) => {
+        NextHop::Hosts(groups) => {
             let preferences = (0..=u16::MAX).chain(std::iter::repeat(u16::MAX));
-            let named = |((host, port), preference): (&(String, u16), u16)| NamedHost {
-                name: mx::ascii_name(host).into(),
-                port: *port,
-                preference,
-            };
-            let named: Vec<_> = hosts.iter().zip(preferences).map(named).collect();
+            let mut named = Vec::new();
+            for (HostGroup(hosts), preference) in groups.iter().zip(preferences) {
+                for WeightedHost { name, port, weight } in hosts {
+                    let (name, port): (Arc<str>, _) = (mx::ascii_name(name).into(), *port);
+                    if hosts.len() > 1 {
+                        weights.push(Weight { name: Arc::clone(&name), port, weight: *weight });
+                    }
+                    named.push(NamedHost { name, port, preference });
+                }
+            }
             mx::servers(&shared.resolver, &named, true).await
         }
+        // No site has such a route, or looks for hosts.
+        NextHop::Refuse(_) | NextHop::Discard | NextHop::Hold => Servers::default(),
         NextHop::Mx => {
             let domain = Domain::parse(domain).map_err(|_| unresolved(&MxError::NoHost))?;
             let to = (delivery.mx_port, delivery.allow_private);
@@ -140,7 +150,7 @@ async fn ask<Q: Queue, R: Resolver>(
     match missing {
         Some(why) if servers.targets.is_empty() => Err(why),
         None if servers.targets.is_empty() => Err(unresolved(&MxError::NoHost)),
-        missing => Ok(Found { servers, missing }),
+        missing => Ok(Found { servers, weights, missing }),
     }
 }
 

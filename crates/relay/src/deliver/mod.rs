@@ -4,7 +4,7 @@
 //! *class*: a key, a priority and an owner. The loop finds the route of each key ([`routing`]) and
 //! hands the class to a *site*, the next hop that the mail goes to. The site gives owners their
 //! turns ([`due`]), and has *workers*. Each worker has a connection of its own, which it keeps for
-//! the next message. Nothing polls.
+//! the next message. Nothing polls; only what routes hold is looked at each minute.
 //!
 //! **Architecture invariant: a look-up costs no place, a wait costs no place, and the loop waits
 //! for neither.** A worker takes four steps. It looks up the hosts of its site ([`lookup`]), takes
@@ -42,6 +42,7 @@ mod sites;
 mod throttle;
 #[cfg(test)]
 mod throttled;
+mod weights;
 mod window;
 mod words;
 mod worker;
@@ -63,7 +64,7 @@ use tracing::warn;
 
 use crate::shared::Shared;
 use places::{Bounds, Places};
-use routing::Routing;
+use routing::{Next, Routing};
 use site::Site;
 pub(crate) use sites::KnownSites;
 use sites::Sites;
@@ -79,6 +80,15 @@ const PAGES: usize = 16;
 /// How long the loop waits at most if there was no room for the sites of some classes.
 const MISSED: Duration = Duration::from_secs(1);
 const PAUSE: Duration = Duration::from_millis(50);
+
+/// What a look has passed over.
+#[derive(Debug, Clone, Copy, Default)]
+struct Passed {
+    /// Classes whose sites had no room.
+    missed: bool,
+    /// Classes that are held by their routes.
+    held: bool,
+}
 
 /// Delivers until `drain` is cancelled and the running deliveries have ended.
 pub(crate) async fn run<Q: Queue, R: Resolver>(
@@ -112,21 +122,23 @@ pub(crate) async fn run<Q: Queue, R: Resolver>(
     tokio::spawn(async move { watching.run_until_cancelled(watched.watch_overload()).await });
     let sites = crew.shared.sites.begin();
     let mut seen = Change::default();
-    let mut has_missed = false;
+    let mut passed = Passed::default();
     let result = loop {
         tokio::select! {
             changed = crew.shared.queue.changed(seen) => match changed {
                 Ok(changed) => seen = changed,
                 Err(error) => break Err(error),
             },
-            () = crew.left.notified(), if has_missed => {}
+            () = crew.left.notified(), if passed.missed => {}
             // Sites that are down have no worker that could leave.
-            () = tokio::time::sleep(MISSED), if has_missed => {}
+            () = tokio::time::sleep(MISSED), if passed.missed => {}
+            // Their routes may have changed.
+            () = tokio::time::sleep(routing::KNOWN), if passed.held => {}
             () = crew.routed.notified() => {}
             () = drain.cancelled() => break Ok(()),
         }
         if crew.shared.overload.pauses() {
-            has_missed = true;
+            passed.missed = true;
             continue;
         }
         let looked = tokio::select! {
@@ -134,7 +146,7 @@ pub(crate) async fn run<Q: Queue, R: Resolver>(
             () = drain.cancelled() => break Ok(()),
         };
         match looked {
-            Ok(missed) => has_missed = missed,
+            Ok(looked) => passed = looked,
             // The queue's disk has failed. `changed` returns when the disk works again, or fails if
             // it never can.
             Err(error @ Error::Broken(_)) => warn!(%error, "queue broken, deliveries paused until it works again"),
@@ -159,9 +171,9 @@ pub(crate) async fn run<Q: Queue, R: Resolver>(
 }
 
 /// Hands every due class to its site, and hires the workers that sites want. It waits for the queue
-/// alone: a hired worker waits by itself. Classes without a known route are passed over. Returns
-/// `true` if there was no room for the sites of some classes.
-async fn look<Q: Queue, R: Resolver>(crew: &Arc<Crew<Q, R>>, sites: &Mutex<Sites>) -> Result<bool, Error> {
+/// alone: a hired worker waits by itself. Classes that are held, or without a known route, are
+/// passed over.
+async fn look<Q: Queue, R: Resolver>(crew: &Arc<Crew<Q, R>>, sites: &Mutex<Sites>) -> Result<Passed, Error> {
     let sites = || sites.lock().unwrap_or_else(PoisonError::into_inner);
     let options = crew.shared.options();
     let delivery = &options.delivery;
@@ -169,14 +181,21 @@ async fn look<Q: Queue, R: Resolver>(crew: &Arc<Crew<Q, R>>, sites: &Mutex<Sites
         let shelf = Shelf::new(delivery.idle, crew.budget.clone());
         Site::new(name, leads, delivery.concurrency_per_site, shelf, crew.shared.health.clone())
     };
-    let (mut after, mut has_missed): (Option<DueClass>, _) = (None, false);
+    let (mut after, mut passed): (Option<DueClass>, _) = (None, Passed::default());
     sites().forget();
     for page in 1.. {
         let classes = crew.shared.queue.due(after.as_ref(), PAGE).await?;
         let more = classes.len() == PAGE;
         after = classes.last().cloned();
         for class in classes {
-            let Some(leads) = routing::find(crew, &options, &class.key) else { continue };
+            let leads = match routing::find(crew, &options, &class.key) {
+                Next::Site(leads) => leads,
+                Next::Asked => continue,
+                Next::Held => {
+                    passed.held = true;
+                    continue;
+                }
+            };
             let site = sites().of(&class.key, leads, make);
             match site {
                 Some(site) => {
@@ -184,7 +203,7 @@ async fn look<Q: Queue, R: Resolver>(crew: &Arc<Crew<Q, R>>, sites: &Mutex<Sites
                         worker::hire(crew, turn);
                     }
                 }
-                None => has_missed = true,
+                None => passed.missed = true,
             }
         }
         if page % PAGES == 0 || (!more && page > 1) {
@@ -196,5 +215,5 @@ async fn look<Q: Queue, R: Resolver>(crew: &Arc<Crew<Q, R>>, sites: &Mutex<Sites
             break;
         }
     }
-    Ok(has_missed)
+    Ok(passed)
 }

@@ -19,7 +19,7 @@ use super::{
     job::{Fate, Job},
     round,
     words::Words,
-    write_back::{After, End, Says, beginning, write_back},
+    write_back::{After, End, Says, beginning, report_labels, write_back},
 };
 use crate::{
     Diagnostic, Event, NotReported,
@@ -39,6 +39,7 @@ struct Settlement {
     delivered: Vec<(ForwardPath, String, Reply)>,
     deferred: Vec<(ForwardPath, Diagnostic)>,
     failed: Vec<(Rcpt, Diagnostic)>,
+    discarded: Vec<ForwardPath>,
     /// Failures that are not reported: the sender does not want to hear of them, or the
     /// reverse-path is null.
     unheard: usize,
@@ -116,6 +117,13 @@ impl Job {
         self.finish(shared, Settlement { recipients, ..Settlement::default() }, GatherWhen::AtRest).await;
     }
 
+    /// Throws the message away for all recipients, as its route says.
+    pub(super) async fn discard<Q: Queue, R>(mut self, shared: &Shared<Q, R>) {
+        let recipients = std::mem::take(&mut self.recipients).into_iter();
+        let discarded = recipients.map(|recipient| recipient.rcpt.forward_path).collect();
+        self.finish(shared, Settlement { discarded, ..Settlement::default() }, GatherWhen::AtRest).await;
+    }
+
     /// Reports outcomes that have waited long enough for the message's other deliveries.
     pub(super) async fn report_ended<Q: Queue, R>(self, shared: &Shared<Q, R>) {
         self.finish(shared, Settlement::default(), GatherWhen::Now).await;
@@ -132,7 +140,7 @@ impl Job {
 
     async fn finish<Q: Queue, R>(mut self, shared: &Shared<Q, R>, settlement: Settlement, when: GatherWhen) {
         let (message, age, is_alone) = (self.lease.message(), self.age(), self.others == 0);
-        let Settlement { mut recipients, retry_in, delivered, deferred, failed, unheard } = settlement;
+        let Settlement { mut recipients, retry_in, delivered, deferred, failed, discarded, unheard } = settlement;
         recipients.append(&mut self.ended);
         let waits = recipients.iter().any(Recipient::waits);
         let plain = if failed.is_empty() { None } else { self.without_content(shared, &failed).await };
@@ -155,6 +163,9 @@ impl Job {
         }
         for (rcpt, diagnostic) in &failed {
             shared.observe(&Event::Failed { message, recipient: &rcpt.forward_path, diagnostic });
+        }
+        for recipient in &discarded {
+            shared.observe(&Event::Discarded { message, recipient, age });
         }
         written.observe(shared, message, &self.outside);
         if is_sent_plain {
@@ -188,8 +199,9 @@ impl Job {
         let octets = front.len().saturating_add(body.len());
         (mail.size, mail.body) = (u64::try_from(octets).ok(), None);
         let recipients = failed.iter().map(|(rcpt, _)| rcpt.clone()).collect();
-        let origin = Origin { all_ascii: body.is_ascii(), front, ..Origin::default() };
         let envelope = Envelope::from_commands(mail, recipients);
+        let labels = report_labels(&self.options, &shared.hooks, self.lease.message(), &envelope).await;
+        let origin = Origin { all_ascii: body.is_ascii(), front, labels, ..Origin::default() };
         let message = new_message(own_name, Owner::default(), &envelope, origin).ok()?;
         Some(Derived { message, body })
     }

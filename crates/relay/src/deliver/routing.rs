@@ -20,23 +20,34 @@ use super::{
     site::{Leads, Unreachable},
     worker::Crew,
 };
-use crate::{Diagnostic, RelayOptions, Route};
+use crate::{Diagnostic, NextHop, RelayOptions, Route, RouteQuery, rule::key_parts};
 
 /// How long an answer counts.
-const KNOWN: Duration = Duration::from_secs(60);
+pub(super) const KNOWN: Duration = Duration::from_secs(60);
 /// The most answers that are kept, each of up to half a kilobyte beside its route. Beyond it all
 /// are forgotten.
 const ANSWERS: usize = 32_768;
 /// The most octets of the routes of these answers. Equal routes are kept once. Beyond it all are
 /// forgotten.
 const OCTETS: usize = 32 << 20;
-/// The most domains that the application is asked for at once.
+/// The most domains and labels that the application is asked for at once.
 const AT_ONCE: usize = 64;
 /// The most domains that wait to be asked for, each in a task. The deliveries of others stay in the
 /// queue until an answer comes.
 const WAITING: usize = 8_192;
 /// How long the application has for an answer.
-const PATIENCE: Duration = Duration::from_secs(30);
+pub(super) const PATIENCE: Duration = Duration::from_secs(30);
+
+/// What the loop does with a class.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Next {
+    /// Hand it to the site of this route.
+    Site(Leads),
+    /// Pass it over: its route is not known yet. The loop is woken when it is.
+    Asked,
+    /// Pass it over: it is held until it has another route.
+    Held,
+}
 
 /// What the application has answered, and what it is being asked.
 #[derive(Debug)]
@@ -72,19 +83,20 @@ impl Default for Routing {
     }
 }
 
-/// The route of a key. `None`: it is not known yet; the loop is woken when it is.
+/// Finds the route of a key.
 pub(super) fn find<Q: Queue, R: Resolver>(
     crew: &Arc<Crew<Q, R>>,
     options: &Arc<RelayOptions>,
     key: &RoutingKey,
-) -> Option<Leads> {
+) -> Next {
     if crew.shared.hooks.routes.is_none() {
-        let route = options.routes.route(key.as_str());
-        return Some(route.map(Arc::clone).ok_or_else(|| no_route(key)));
+        let (domain, label) = key_parts(key);
+        let route = options.routes.route(&RouteQuery::queued(domain, label));
+        return next(route.map(Arc::clone).ok_or_else(|| no_route(key)));
     }
     match crew.routing.look(key) {
-        Look::Known(leads) => return Some(leads),
-        Look::Wait => return None,
+        Look::Known(leads) => return next(leads),
+        Look::Wait => return Next::Asked,
         Look::Ask => {}
     }
     let (crew, options, key) = (Arc::clone(crew), Arc::clone(options), key.clone());
@@ -97,19 +109,33 @@ pub(super) fn find<Q: Queue, R: Resolver>(
             () = crew.drain.cancelled() => {}
         }
     });
-    None
+    Next::Asked
+}
+
+/// What follows from a route.
+fn next(leads: Leads) -> Next {
+    match leads.as_ref().map(|route| &route.to) {
+        Ok(NextHop::Hold) => Next::Held,
+        Ok(NextHop::Refuse(refusal)) => {
+            let is_permanent = refusal.is_permanent();
+            Next::Site(Err(Unreachable { diagnostic: Diagnostic::refusal(refusal), is_permanent }))
+        }
+        Ok(NextHop::Mx | NextHop::Hosts(_) | NextHop::Discard) | Err(_) => Next::Site(leads),
+    }
 }
 
 async fn ask<Q: Queue, R: Resolver>(crew: &Crew<Q, R>, options: &RelayOptions, key: &RoutingKey) -> Leads {
     // The semaphore is never closed.
     let _permit = crew.routing.permits.acquire().await;
-    let found = timeout(PATIENCE, crew.shared.hooks.route(options, key.as_str())).await;
+    let (domain, label) = key_parts(key);
+    let mail = RouteQuery::queued(domain, label);
+    let found = timeout(PATIENCE, crew.shared.hooks.route(options, &mail)).await;
     let found = found.unwrap_or_else(|_| Err(format!("no answer within {} s", PATIENCE.as_secs()).into()));
     match found {
-        Ok(Some(route)) => Ok(route),
+        Ok(Some(route)) => Ok(Route::without_label(route)),
         Ok(None) => Err(no_route(key)),
         Err(error) => {
-            warn!(domain = key.as_str(), %error, "route not found, mail deferred");
+            warn!(domain, label, %error, "route not found, mail deferred");
             let diagnostic = Diagnostic::own(EnhancedCode::new(4, 4, 3), "the route is not known now");
             Err(Unreachable { diagnostic, is_permanent: false })
         }
@@ -117,7 +143,7 @@ async fn ask<Q: Queue, R: Resolver>(crew: &Crew<Q, R>, options: &RelayOptions, k
 }
 
 fn no_route(key: &RoutingKey) -> Unreachable {
-    let text = format_args!("there is no route for {}", key.as_str());
+    let text = format_args!("there is no route for {}", key_parts(key).0);
     Unreachable { diagnostic: Diagnostic::own(EnhancedCode::new(5, 4, 4), text), is_permanent: true }
 }
 
@@ -162,7 +188,6 @@ impl Routing {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::NextHop;
 
     fn key(index: usize) -> RoutingKey {
         RoutingKey::new(&format!("d{index}.test")).unwrap()

@@ -9,7 +9,7 @@ use std::{
 use posthaste_queue::RoutingKey;
 
 use super::site::{Leads, Site};
-use crate::{NextHop, Route, SiteState};
+use crate::{HostGroup, NextHop, Route, SiteState, WeightedHost, rule::key_parts};
 
 /// The number of sites above which sites without work are forgotten.
 const SITES: usize = 1_024;
@@ -39,7 +39,7 @@ impl KnownSites {
 /// All sites.
 #[derive(Debug, Default)]
 pub(crate) struct Sites {
-    /// By domain: sites whose hosts DNS names, and domains without a route.
+    /// By domain and label: sites whose hosts DNS names, and mail without a route.
     by_domain: Kept<RoutingKey>,
     /// By route: sites whose hosts the route names.
     by_route: Kept<Arc<Route>>,
@@ -59,7 +59,7 @@ impl Sites {
             }
             _ => {
                 let is_same = |site: &Site| *site.leads() == leads;
-                self.by_domain.of(key, is_same, || make(key.as_str().to_owned(), leads.clone()))
+                self.by_domain.of(key, is_same, || make(key_parts(key).0.to_owned(), leads.clone()))
             }
         }
     }
@@ -79,8 +79,12 @@ impl Sites {
 /// A name for the log.
 fn name(route: &Route) -> String {
     match &route.to {
-        NextHop::Hosts(hosts) => hosts.first().map_or_else(String::new, |(host, port)| format!("{host}:{port}")),
-        NextHop::Mx => String::new(),
+        NextHop::Hosts(groups) => {
+            let first = groups.iter().find_map(|HostGroup(hosts)| hosts.first());
+            first.map_or_else(String::new, |WeightedHost { name, port, .. }| format!("{name}:{port}"))
+        }
+        NextHop::Discard => "discard".to_owned(),
+        NextHop::Mx | NextHop::Refuse(_) | NextHop::Hold => String::new(),
     }
 }
 

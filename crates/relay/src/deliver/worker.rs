@@ -83,7 +83,7 @@ async fn engage<Q: Queue, R: Resolver>(crew: Arc<Crew<Q, R>>, mut turn: Turn) {
 /// wait. An unreachable site needs nothing: its deliveries are deferred.
 async fn prepare<Q: Queue, R: Resolver>(crew: &Crew<Q, R>, site: &Site, is_connected: bool, place: &mut Option<Place>) {
     let Ok(route) = site.leads() else { return };
-    if site.down().is_some() {
+    if site.down().is_some() || route.to == NextHop::Discard {
         return;
     }
     if !is_connected && site.shelf.is_empty() {
@@ -203,6 +203,9 @@ async fn deliver<Q: Queue, R: Resolver>(
     };
     if job.recipients().is_empty() {
         return job.report_ended(shared).await;
+    }
+    if site.leads().as_ref().is_ok_and(|route| route.to == NextHop::Discard) {
+        return job.discard(shared).await;
     }
     match job.overdue() {
         Some(Overdue::Return) => return job.return_overdue(shared).await,

@@ -14,11 +14,14 @@ use posthaste_server::{
     Envelope,
     wire::{EncodeError, ForwardPath, Mail, Mailbox, Rcpt, parameter::DeliverByMode},
 };
-use tokio::sync::SemaphorePermit;
+use tokio::{sync::SemaphorePermit, time::timeout};
 use tracing::{error, warn};
 
+use super::routing::PATIENCE;
 use crate::{
-    Event, NotReported,
+    Event, NotReported, RelayOptions,
+    hooks::Hooks,
+    labels::{Known, Labels},
     message::{Origin, new_message, whole_len},
     record::{Outside, Recipient, encode_recipients},
     report::{self, About, Action, Entry, Grant, MAX_HEADER, Original},
@@ -266,7 +269,8 @@ impl<'s> Letter<'s> {
         let mut envelope = Envelope::from_commands(mail, vec![rcpt]);
         options.forward_postmaster(None, &mut envelope);
         let (all_ascii, returns_whole) = (report.body.is_ascii(), report.returns_whole);
-        let origin = Origin { all_ascii, trusted: outside.trusted, returns_whole, front, ..Origin::default() };
+        let labels = report_labels(&options, &shared.hooks, message, &envelope).await;
+        let origin = Origin { all_ascii, trusted: outside.trusted, returns_whole, front, labels, ..Origin::default() };
         match new_message(own_name, Owner::default(), &envelope, origin) {
             Ok(message) => Some((Derived { message, body: report.body }, octets)),
             Err(error) => {
@@ -290,6 +294,22 @@ impl<'s> Letter<'s> {
             shared.reports.give_back(grant, used);
         }
     }
+}
+
+/// The labels of a report. If its route cannot be found now, the report goes to its domain's route:
+/// it can be queued at this time alone.
+pub(super) async fn report_labels(
+    options: &RelayOptions,
+    hooks: &Hooks,
+    message: MessageId,
+    envelope: &Envelope,
+) -> Labels {
+    let found = timeout(PATIENCE, Labels::find(options, hooks, envelope, Known::default())).await;
+    let found = found.unwrap_or_else(|_| Err(format!("no answer within {} s", PATIENCE.as_secs()).into()));
+    found.unwrap_or_else(|error| {
+        warn!(%message, %error, "route of a report not found, it takes the route of its domain");
+        Labels::default()
+    })
 }
 
 /// The beginning of a message: the header at least, and the whole message if it has at most `most`

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use crate::support::{options, start};
 use posthaste_client::{Identity, Tls, session::client::ClientTimeouts};
-use posthaste_relay::{NextHop, RelayOptions, Route, RouteTable};
+use posthaste_relay::{RelayOptions, Route, RouteTable};
 use posthaste_testkit::{
     pki::tls,
     script::{Place, Scripted, polite},
@@ -29,8 +29,7 @@ fn count(hop: &Scripted, is_tls: bool, start: &str) -> usize {
 
 fn by_tls(port: u16, tls: Tls) -> RelayOptions {
     let mut options = options(&[]);
-    let to = NextHop::Hosts(vec![("[127.0.0.1]".to_owned(), port)]);
-    let mut route = Route::new(to);
+    let mut route = Route::hosts([("[127.0.0.1]", port)]);
     route.tls = tls;
     options.routes = RouteTable::all(route);
     options.delivery.timeouts = ClientTimeouts::all(Duration::from_millis(400));
@@ -187,8 +186,7 @@ async fn binary_content_goes_by_bdat_or_fails() {
 async fn a_route_without_chunking_uses_data_at_once() {
     let hop = chunkless("250 ok\r\n").await;
     let mut options = options(&[]);
-    let to = NextHop::Hosts(vec![("[127.0.0.1]".to_owned(), hop.port)]);
-    let mut route = Route::new(to);
+    let mut route = Route::hosts([("[127.0.0.1]", hop.port)]);
     route.chunking = false;
     options.routes = RouteTable::all(route);
     let relay = start(options);

@@ -30,7 +30,7 @@ async fn relay(
 }
 
 fn to_hosts(options: &mut RelayOptions, hosts: Vec<(String, u16)>) {
-    options.routes = RouteTable::all(Route::new(NextHop::Hosts(hosts)));
+    options.routes = RouteTable::all(Route::hosts(hosts));
 }
 
 async fn is_empty(relay: &Relay<MemoryQueue, SystemResolver>) {

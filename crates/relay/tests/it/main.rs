@@ -24,6 +24,7 @@ mod published;
 mod reception;
 mod reports;
 mod require_tls;
+mod rules;
 #[cfg(feature = "dkim")]
 mod signatures;
 mod silence;

@@ -4,7 +4,7 @@
 use std::time::{Duration, Instant};
 
 use posthaste_client::{Identity, Tls, tls::any_certificate};
-use posthaste_relay::{NextHop, Route, RouteTable};
+use posthaste_relay::{Route, RouteTable};
 use posthaste_testkit::{
     pki::tls,
     script::{Scripted, polite},
@@ -73,8 +73,7 @@ async fn a_host_that_is_not_there_is_passed_over() {
 async fn mail_goes_on(death: &str, dead: u16, alive: &Scripted, by_tls: bool) {
     const MORE: usize = 100;
     let mut options = options(&[]);
-    let hosts = [dead, alive.port].map(|port| ("127.0.0.1".to_owned(), port)).to_vec();
-    let mut route = Route::new(NextHop::Hosts(hosts));
+    let mut route = Route::hosts([dead, alive.port].map(|port| ("127.0.0.1", port)));
     if by_tls {
         route.tls = Tls::Required(Identity::Unverified(any_certificate().unwrap()));
     }

@@ -1,7 +1,7 @@
 //! Mail for others, in all the forms in which strangers ask a relay to send it.
 
 use crate::support::{Client, options, relay};
-use posthaste_relay::{AccountTable, PolicyTable, RelayOptions};
+use posthaste_relay::{AccountTable, DomainPattern, NextHop, PolicyTable, RelayOptions, Route, RouteTable, Rule};
 use posthaste_server::{UnknownUsers, wire::Secret};
 
 /// What a stranger says before RCPT.
@@ -87,6 +87,24 @@ fn with_a_domain() -> RelayOptions {
     options
 }
 
+/// The same with routes that are for the stranger, whose conditions all hold.
+fn with_rules() -> RelayOptions {
+    let mut options = with_a_domain();
+    options.routes = RouteTable::empty();
+    for (name, domains, to) in [
+        ("held", &["foreign.test", "*.foreign.test"][..], NextHop::Hold),
+        ("gone", &["localhost", "xn--bcher-kva.test", "[192.0.2.7]", "[127.0.0.1]"], NextHop::Discard),
+        ("rest", &["*"], Route::hosts([("[127.0.0.1]", 9)]).to),
+    ] {
+        let mut rule = Rule::new(name.parse().unwrap(), Route::new(to));
+        rule.domains = Some(domains.iter().map(|text| text.parse::<DomainPattern>().unwrap()).collect());
+        rule.clients = Some("127.0.0.0/8".parse().unwrap());
+        rule.senders = Some(["me@stranger.test".parse().unwrap()].into_iter().collect());
+        options.routes.push_rule(rule).unwrap();
+    }
+    options
+}
+
 fn is_refused(said: &str) -> bool {
     said.starts_with('5')
 }
@@ -94,8 +112,9 @@ fn is_refused(said: &str) -> bool {
 #[tokio::test]
 async fn no_form_of_a_path_leads_a_strangers_mail_elsewhere() {
     assert!(PATHS.len() >= 40);
-    for path in PATHS {
-        let mut client = Client::of(with_a_domain()).await;
+    let options = [with_a_domain, with_rules];
+    for (path, options) in PATHS.iter().flat_map(|path| options.map(|options| (path, options))) {
+        let mut client = Client::of(options()).await;
         assert!(client.talk(HELLO).await.starts_with("250"));
         let said = client.talk(&[&format!("RCPT TO:{}\r\n", filled(path))]).await;
         assert!(is_refused(&said), "{path}: {said}");
@@ -103,10 +122,12 @@ async fn no_form_of_a_path_leads_a_strangers_mail_elsewhere() {
         assert!(is_refused(&said), "{path}: {said}");
     }
     // What is served is taken all the same, whatever else was refused in the transaction.
-    let mut client = Client::of(with_a_domain()).await;
-    client.talk(HELLO).await;
-    let said = client.talk(&["RCPT TO:<you@foreign.test>\r\n", "RCPT TO:<you@Served.Test>\r\n"]).await;
-    assert!(said.starts_with("250"), "{said}");
+    for options in options {
+        let mut client = Client::of(options()).await;
+        client.talk(HELLO).await;
+        let said = client.talk(&["RCPT TO:<you@foreign.test>\r\n", "RCPT TO:<you@Served.Test>\r\n"]).await;
+        assert!(said.starts_with("250"), "{said}");
+    }
 }
 
 #[tokio::test]

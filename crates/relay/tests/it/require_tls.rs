@@ -40,9 +40,8 @@ async fn hop(offers: Offers, tls: Tls) -> Hop {
 /// A relay that sends all mail to these named hosts, and trusts this configuration.
 fn to_named(name: &str, ports: &[u16], verified: Option<Arc<ClientConfig>>) -> RelayOptions {
     let mut options = support::options(&[]);
-    let to = NextHop::Hosts(ports.iter().map(|port| (name.to_owned(), *port)).collect());
     let tls = ClientTls::opportunistic().unwrap();
-    let mut route = Route::new(to);
+    let mut route = Route::hosts(ports.iter().map(|port| (name, *port)));
     route.tls = tls;
     options.routes = RouteTable::all(route);
     options.delivery.verified_tls = verified;

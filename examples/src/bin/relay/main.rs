@@ -3,6 +3,7 @@
 mod config;
 mod control;
 mod demo;
+mod leads;
 mod limits;
 mod log;
 mod secret;
@@ -52,11 +53,13 @@ enum Command {
     },
     /// Check a configuration and the files that it names, and start nothing. Every mistake is named
     /// at once. Exits 2 if the relay would not start with it, and 0 if there are warnings at most.
-    /// Prints the DNS records of the keys that sign mail.
+    /// Prints the routes, and the DNS records of the keys that sign mail.
     Check {
         /// The configuration.
         #[arg(long, value_name = "FILE")]
         config: Option<PathBuf>,
+        #[command(flatten)]
+        question: leads::Question,
     },
     /// Read a password, one line from standard input, and print what to write for an account's
     /// `verifier`. No client can log in with it. But a person who reads it can try passwords out,
@@ -98,7 +101,7 @@ fn main() -> ExitCode {
     let result = match arguments.command {
         Command::Demo(options) => runtime.block_on(demo::run(options)),
         Command::Serve { config } => with(config, |config| runtime.block_on(serve::run(config, descriptors))),
-        Command::Check { config } => with(config, |config| check(&config, descriptors)),
+        Command::Check { config, question } => with(config, |config| check(&config, &question, descriptors)),
         Command::Verifier { iterations } => print_verifier(iterations),
         Command::Status { config } => with(config, |config| runtime.block_on(control::ask(&config))),
     };
@@ -144,12 +147,15 @@ impl Failure {
     }
 }
 
-fn check(config: &Config, descriptors: Option<u64>) -> Result<(), Failure> {
+fn check(config: &Config, question: &leads::Question, descriptors: Option<u64>) -> Result<(), Failure> {
     for warning in &config.warnings {
         eprintln!("{warning}");
     }
     if let Err(problem) = serve::resolver(config) {
         return Err(Failure::Configuration(format!("{}: servers: {problem}", config.name)));
+    }
+    if let Some(answer) = question.answer(config)? {
+        return print(&answer);
     }
     let also = match config.warnings.len() {
         0 => String::new(),
@@ -162,7 +168,9 @@ fn check(config: &Config, descriptors: Option<u64>) -> Result<(), Failure> {
     let memory = usage::MemoryLimits::find(config.memory_limit).shortage();
     let shortages = limits::shortage(config, descriptors).into_iter().chain(memory);
     let machine: String = shortages.map(|shortage| format!("This machine: {shortage}.\n")).collect();
-    print(&format!("{}: no mistake found{also}\n{machine}{publish}{records}", config.name))
+    let routes: String = config.routes.iter().map(|route| format!("  {route}\n")).collect();
+    let routes = format!("\nThe routes, in order:\n{routes}");
+    print(&format!("{}: no mistake found{also}\n{machine}{routes}{publish}{records}", config.name))
 }
 
 fn print_verifier(iterations: u32) -> Result<(), Failure> {

@@ -48,6 +48,7 @@ impl Observer for Log {
             Event::Reported { sender, failed, delayed, relayed, .. } => {
                 ("reported", sender.to_string(), format!("{failed} failed, {delayed} delayed, {relayed} relayed"))
             }
+            Event::Discarded { recipient, .. } => ("discarded", recipient.to_string(), String::new()),
             Event::NotReported { .. } => ("not reported", String::new(), String::new()),
             Event::Overload { rung, gauge, .. } => ("overload", gauge.to_string(), rung.to_string()),
             _ => return,
@@ -122,8 +123,7 @@ pub(crate) fn envelope(mail: &str, recipients: &[&str]) -> Envelope {
 /// Options of a relay that sends all mail to these ports on loopback, in order, with short waits.
 pub(crate) fn options(ports: &[u16]) -> RelayOptions {
     let mut options = RelayOptions::new("relay.test".parse().unwrap());
-    let hosts = ports.iter().map(|port| ("[127.0.0.1]".to_owned(), *port)).collect();
-    options.routes = RouteTable::all(Route::new(NextHop::Hosts(hosts)));
+    options.routes = RouteTable::all(Route::hosts(ports.iter().map(|port| ("[127.0.0.1]", *port))));
     options.delivery.retry.waits = vec![Duration::from_millis(100)];
     (options.delivery.retry.greylisted, options.delivery.retry.mailbox_full) = (Vec::new(), Vec::new());
     options.delivery.retry.expire_after = Duration::from_secs(3_600);

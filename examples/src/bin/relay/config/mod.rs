@@ -4,6 +4,7 @@
 mod accounts;
 mod certificates;
 mod check;
+mod conditions;
 mod dkim;
 mod file;
 mod findings;
@@ -45,6 +46,7 @@ use findings::At;
 pub(crate) use findings::Findings;
 pub(crate) use guards::Guards;
 pub(crate) use login::RouteLogin;
+pub(crate) use route::text_of;
 
 /// Everything that the program needs to know.
 #[derive(Debug)]
@@ -59,6 +61,8 @@ pub(crate) struct Config {
     pub(crate) certificates: Option<ServerCertificates>,
     /// `None`: no route knows its mailboxes.
     pub(crate) recipients: Option<RecipientTable>,
+    /// What the routes are, a line for each.
+    pub(crate) routes: Vec<String>,
     /// Those of the routes.
     pub(crate) logins: Vec<RouteLogin>,
     pub(crate) dns: Vec<SocketAddr>,
@@ -228,6 +232,7 @@ impl Config {
             listeners: listeners(&file, &settings, certificates.as_ref().map(ServerCertificates::config)),
             certificates,
             recipients: route::recipients(&file),
+            routes: route::described(&file),
             logins: route::logins(&file),
             dns: file.dns.as_ref().map(|servers| values_of(&servers.value)).unwrap_or_default(),
             guards: Guards::new(&file, &relay.policy.relay_from),

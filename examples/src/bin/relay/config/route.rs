@@ -4,15 +4,17 @@
 use std::{path::Path, sync::Arc};
 
 use posthaste::client::{Identity, Tls};
-use posthaste::relay::{DomainPattern, MailboxPattern, NextHop, RecipientTable, RouteTable};
+use posthaste::relay::{DomainPattern, HostGroup, MailboxPattern, NextHop, RecipientTable, RouteTable, WeightedHost};
 use posthaste::server::{
+    Refusal,
     rustls::ClientConfig,
-    wire::{Domain, address::AddressLiteral},
+    wire::{Domain, EnhancedCode, Reply, ReplyCode, address::AddressLiteral},
 };
 use toml::de::DeValue;
 
 use super::{
     check,
+    conditions::{Conditions, some_of},
     file::File,
     findings::{At, Findings},
     login::RouteLogin,
@@ -23,6 +25,7 @@ use super::{
 /// A route as the file has it. `None`: missing or wrong.
 #[derive(Debug)]
 pub(super) struct Route {
+    pub(super) when: Conditions,
     pub(super) domains: Option<At<Vec<At<DomainPattern>>>>,
     pub(super) to: Option<At<To>>,
     pub(super) tls: Option<At<RouteTls>>,
@@ -31,7 +34,7 @@ pub(super) struct Route {
     pub(super) authorities: Option<At<Option<Arc<ClientConfig>>>>,
     /// `None` inside: it has a mistake.
     pub(super) login: Option<At<Option<RouteLogin>>>,
-    pub(super) recipients: Option<At<Mailboxes>>,
+    pub(super) mailboxes: Option<At<Mailboxes>>,
     pub(super) chunking: Option<At<bool>>,
 }
 
@@ -46,7 +49,19 @@ pub(super) enum Mailboxes {
 #[derive(Debug, Clone)]
 pub(super) enum To {
     Mx,
-    Hosts(Vec<At<(String, u16)>>),
+    /// By group.
+    Hosts(Vec<Vec<At<Host>>>),
+    Refuse(Refusal),
+    Discard,
+    Hold,
+}
+
+#[derive(Debug, Clone)]
+pub(super) struct Host {
+    /// A name, or an address literal.
+    pub(super) name: String,
+    pub(super) port: u16,
+    pub(super) weight: u16,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -64,13 +79,12 @@ pub(super) enum RouteTls {
 impl Route {
     /// Reads the table, and the files that it names in the folder.
     pub(super) fn read(mut table: Table<'_>, folder: &Path, findings: &mut Findings) -> Self {
-        let domains = table.full_list_or_file("domains", folder, findings, values::pattern);
-        let to = match table.is_list("to") {
-            true => table
-                .full_list("to", true, findings, values::host_and_port)
-                .map(|list| At { value: To::Hosts(list.value), place: list.place }),
-            false => table.need("to", findings, mx),
+        let when = Conditions::read(&mut table, folder, findings);
+        let domains = match table.has("domains") || !when.is_written() {
+            true => table.full_list_or_file("domains", folder, findings, values::pattern),
+            false => None,
         };
+        let to = To::read(&mut table, findings);
         let tls = table.take("tls", findings, values::route_tls);
         let authorities = table.take("authorities", findings, values::path);
         let authorities = authorities.map(|name| {
@@ -81,21 +95,21 @@ impl Route {
             let place = table.place();
             At { value: RouteLogin::read(table, folder, findings), place }
         });
-        let recipients = match table.is_text("recipients") {
-            true => table.take("recipients", findings, values::mailboxes),
+        let mailboxes = match table.is_text("mailboxes") {
+            true => table.take("mailboxes", findings, values::mailboxes),
             false => table
-                .list_or_file("recipients", folder, findings, values::mailbox_pattern)
+                .list_or_file("mailboxes", folder, findings, values::mailbox_pattern)
                 .map(|list| At { value: Mailboxes::Known(list.value), place: list.place }),
         };
         let chunking = table.take("chunking", findings, values::flag);
         table.end(findings);
-        Self { domains, to, tls, authorities, login, recipients, chunking }
+        Self { when, domains, to, tls, authorities, login, mailboxes, chunking }
     }
 
     /// How much TLS it has, never [`RouteTls::Required`]: that becomes `Verified` if the route
     /// names its hosts by name, and `Unverified` otherwise.
     pub(super) fn tls_in_force(&self) -> RouteTls {
-        let names_a_host = self.hosts().iter().any(|host| !host.value.0.starts_with('['));
+        let names_a_host = self.hosts().any(|host| !host.value.name.starts_with('['));
         match self.tls.as_ref().map_or(RouteTls::Opportunistic, |tls| tls.value) {
             RouteTls::Required if names_a_host => RouteTls::Verified,
             RouteTls::Required => RouteTls::Unverified,
@@ -104,11 +118,12 @@ impl Route {
     }
 
     /// The hosts that it names.
-    pub(super) fn hosts(&self) -> &[At<(String, u16)>] {
-        match self.to.as_ref().map(|to| &to.value) {
-            Some(To::Hosts(hosts)) => hosts,
-            Some(To::Mx) | None => &[],
-        }
+    pub(super) fn hosts(&self) -> impl Iterator<Item = &At<Host>> {
+        let groups: &[Vec<_>] = match self.to.as_ref().map(|to| &to.value) {
+            Some(To::Hosts(groups)) => groups,
+            Some(To::Mx | To::Refuse(_) | To::Discard | To::Hold) | None => &[],
+        };
+        groups.iter().flatten()
     }
 
     /// Returns `true` if certificates prove who its hosts are.
@@ -131,10 +146,7 @@ impl Route {
 
     /// What the relay takes.
     fn build(&self, verified: Option<&Arc<ClientConfig>>, any: &Arc<ClientConfig>) -> Option<posthaste::relay::Route> {
-        let to = match &self.to.as_ref()?.value {
-            To::Mx => NextHop::Mx,
-            To::Hosts(hosts) => NextHop::Hosts(values_of(hosts)),
-        };
+        let to = self.to.as_ref()?.value.next_hop();
         let mut route = posthaste::relay::Route::new(to);
         route.tls = self.client_tls(verified, any)?;
         route.credentials = self.own_login().map(RouteLogin::login);
@@ -151,8 +163,14 @@ impl Route {
 pub(super) fn table(file: &File, verified: Option<&Arc<ClientConfig>>, any: &Arc<ClientConfig>) -> RouteTable {
     let mut table = RouteTable::empty();
     for written in &file.routes {
-        if let (Some(domains), Some(route)) = (&written.domains, written.build(verified, any)) {
-            table.push(values_of(&domains.value), route);
+        let Some(route) = written.build(verified, any) else { continue };
+        let domains = written.domains.as_ref().map(|domains| values_of(&domains.value));
+        if let Some(mut rule) = written.when.rule(route.clone()) {
+            rule.domains = domains.map(|domains| domains.into_iter().collect());
+            // That no two have one name is checked.
+            let _ = table.push_rule(rule);
+        } else if let Some(domains) = domains {
+            table.push(domains, route);
         }
     }
     if table.is_empty() {
@@ -167,8 +185,10 @@ pub(super) fn table(file: &File, verified: Option<&Arc<ClientConfig>>, any: &Arc
 pub(super) fn recipients(file: &File) -> Option<RecipientTable> {
     let mut table = RecipientTable::default();
     let mut has_list = false;
-    for (domains, route) in file.routes.iter().filter_map(|route| Some((route.domains.as_ref()?, route))) {
-        let mailboxes = match route.recipients.as_ref().map(|mailboxes| &mailboxes.value) {
+    // A route with conditions has some mail of its domains alone.
+    let by_domain = file.routes.iter().filter(|route| !route.when.is_written());
+    for (domains, route) in by_domain.filter_map(|route| Some((route.domains.as_ref()?, route))) {
+        let mailboxes = match route.mailboxes.as_ref().map(|mailboxes| &mailboxes.value) {
             Some(Mailboxes::Known(list)) => {
                 has_list = true;
                 values_of(list).into_iter().collect()
@@ -196,10 +216,110 @@ pub(super) fn is_loopback(host: &str) -> bool {
     literal.map_or_else(|| name == "localhost" || name.ends_with(".localhost"), |address| address.is_loopback())
 }
 
-fn mx(value: &DeValue<'_>) -> Read<To> {
-    match value.as_str() {
-        Some("mx") => Ok(To::Mx),
-        Some(word) => Err(format!("`{word}` is no next hop")),
-        None => Err(format!("it is {} and no next hop", kind(value))),
+/// What the routes are, in order, for people.
+pub(super) fn described(file: &File) -> Vec<String> {
+    let described = |route: &Route| {
+        let mut when = route.when.described();
+        let domains = route.domains.iter().map(|domains| {
+            let domains: Vec<_> = domains.value.iter().map(|domain| domain.value.to_string()).collect();
+            some_of("domains", &domains)
+        });
+        when.splice(0..0, domains);
+        let name = route.when.name().map_or_else(String::new, |name| format!("{name}: "));
+        let to = route.to.as_ref().map_or_else(String::new, |to| text_of(&to.value.next_hop()));
+        format!("{name}{} -> {to}", when.join("; "))
+    };
+    match &file.routes[..] {
+        [] => vec!["domains * -> mx".to_owned()],
+        routes => routes.iter().map(described).collect(),
     }
 }
+
+impl To {
+    fn read(table: &mut Table<'_>, findings: &mut Findings) -> Option<At<Self>> {
+        match table.is_list("to") {
+            true => {
+                let groups = table.groups("to", findings, values::weighted_host)?;
+                Some(At { value: Self::Hosts(groups.value), place: groups.place })
+            }
+            false => table.need("to", findings, Self::word),
+        }
+    }
+
+    fn word(value: &DeValue<'_>) -> Read<Self> {
+        let Some(text) = value.as_str() else { return Err(format!("it is {} and no next hop", kind(value))) };
+        match text.split_once(' ') {
+            None if text == "mx" => Ok(Self::Mx),
+            None if text == "discard" => Ok(Self::Discard),
+            None if text == "hold" => Ok(Self::Hold),
+            None if text == "refuse" => Err("it has no reply".to_owned()),
+            Some(("refuse", reply)) => refusal(reply).map(Self::Refuse),
+            _ => Err(format!("`{text}` is no next hop")),
+        }
+    }
+
+    fn next_hop(&self) -> NextHop {
+        let host = |host: &At<Host>| {
+            let Host { name, port, weight } = &host.value;
+            let mut host = WeightedHost::new(name.clone(), *port);
+            host.weight = *weight;
+            host
+        };
+        match self {
+            Self::Mx => NextHop::Mx,
+            Self::Hosts(groups) => {
+                NextHop::Hosts(groups.iter().map(|hosts| HostGroup(hosts.iter().map(host).collect())).collect())
+            }
+            Self::Refuse(refusal) => NextHop::Refuse(refusal.clone()),
+            Self::Discard => NextHop::Discard,
+            Self::Hold => NextHop::Hold,
+        }
+    }
+}
+
+/// A next hop as people read it.
+pub(crate) fn text_of(next_hop: &NextHop) -> String {
+    let group = |HostGroup(hosts): &HostGroup| {
+        let host = |WeightedHost { name, port, weight, .. }: &WeightedHost| match hosts.len() {
+            1 => format!("{name}:{port}"),
+            _ => format!("{name}:{port} ({weight})"),
+        };
+        hosts.iter().map(host).collect::<Vec<_>>().join(" or ")
+    };
+    match next_hop {
+        NextHop::Mx => "mx".to_owned(),
+        NextHop::Hosts(groups) => groups.iter().map(group).collect::<Vec<_>>().join(", then "),
+        NextHop::Refuse(refusal) => format!("refuse {refusal}"),
+        NextHop::Discard => "discard".to_owned(),
+        NextHop::Hold => "hold".to_owned(),
+        other => format!("{other:?}"),
+    }
+}
+
+/// A reply that refuses, such as `550 5.7.1 No such service`.
+fn refusal(text: &str) -> Read<Refusal> {
+    let wrong = |why: &str| format!("`{text}` {why}");
+    let (code, rest) = text.split_once(' ').ok_or_else(|| wrong("is no reply with a code and words"))?;
+    let code = code.parse().ok().and_then(ReplyCode::new).ok_or_else(|| wrong("has no code of three digits"))?;
+    let (enhanced, words) = match EnhancedCode::split(rest.as_bytes()) {
+        Some((enhanced, rest)) => (Some(enhanced), std::str::from_utf8(rest).unwrap_or_default()),
+        None => (None, rest),
+    };
+    if words.trim().is_empty() || words.chars().any(|c| !(' '..='~').contains(&c)) {
+        return Err(wrong("has no words in ASCII"));
+    }
+    if code == ReplyCode::SERVICE_NOT_AVAILABLE {
+        return Err(wrong("would end the session of the client"));
+    }
+    if enhanced.is_some_and(|enhanced| enhanced.severity() != code.severity()) {
+        return Err(wrong("has two codes of different kinds"));
+    }
+    let octets = text.len();
+    if octets > LONGEST_REPLY {
+        return Err(format!("it has {octets} octets, and a reply has at most {LONGEST_REPLY}"));
+    }
+    Refusal::try_from(Reply::new(code, enhanced, words.trim_start())).map_err(|_| wrong("does not refuse"))
+}
+
+/// Octets of a reply line without CRLF (RFC 5321 section 4.5.3.1.5).
+const LONGEST_REPLY: usize = 510;

@@ -139,6 +139,49 @@ impl<'t> Table<'t> {
         self.not_empty(key, list, findings)
     }
 
+    /// The values of a list, by group: a list within it is a group, and so is a value by itself.
+    /// `None`: missing, or one of them is wrong.
+    pub(super) fn groups<T>(
+        &mut self,
+        key: &'static str,
+        findings: &mut Findings,
+        read: impl Fn(&DeValue<'_>) -> Read<T>,
+    ) -> Option<At<Vec<Vec<At<T>>>>> {
+        let (place, value) = self.pop(key)?;
+        let remedy = remedy(self.name, key);
+        let items = value.get_ref().as_array().filter(|items| !items.is_empty());
+        let Some(items) = items else {
+            findings.error(place, format_args!("the list is empty; {remedy}"));
+            return None;
+        };
+        let mut is_good = true;
+        let mut groups = Vec::with_capacity(items.len());
+        for item in items.iter() {
+            let place = Place::of(key, Some(item.span().start));
+            let mut group = Vec::new();
+            let mut add = |value: &Spanned<DeValue<'_>>| {
+                let place = Place::of(key, Some(value.span().start));
+                match read(value.get_ref()) {
+                    Ok(value) => group.push(At { value, place }),
+                    Err(problem) => {
+                        findings.error(place, format_args!("{problem}; {remedy}"));
+                        is_good = false;
+                    }
+                }
+            };
+            match item.get_ref() {
+                DeValue::Array(hosts) => hosts.iter().for_each(add),
+                _ => add(item),
+            }
+            if group.is_empty() && is_good {
+                findings.error(place, format_args!("the group is empty; {remedy}"));
+                is_good = false;
+            }
+            groups.push(group);
+        }
+        is_good.then_some(At { value: groups, place })
+    }
+
     fn not_empty<T>(&self, key: &str, list: At<Vec<T>>, findings: &mut Findings) -> Option<At<Vec<T>>> {
         if list.value.is_empty() {
             findings.error(list.place, format_args!("the list is empty; {}", remedy(self.name, key)));

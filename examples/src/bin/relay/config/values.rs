@@ -18,7 +18,7 @@ use toml::de::DeValue;
 
 use super::{
     file::{Dane, ListenerTls, Role},
-    route::{Mailboxes, RouteTls},
+    route::{Host, Mailboxes, RouteTls},
     table::{Read, kind},
 };
 
@@ -303,10 +303,26 @@ pub(super) fn time(value: &DeValue<'_>) -> Read<Timestamp> {
     moment.or_else(|| if is_day { day() } else { None }).ok_or_else(|| format!("`{written}` has no offset from UTC"))
 }
 
+/// A host and its port, and after a blank its weight.
+pub(super) fn weighted_host(value: &DeValue<'_>) -> Read<Host> {
+    let written = text(value)?;
+    let (host, weight) = match written.split_once(' ') {
+        Some((host, weight)) => {
+            let number = weight.trim().parse().ok().filter(|number| (1..=MOST_WEIGHT).contains(number));
+            (host, number.ok_or_else(|| format!("`{weight}` is no weight from 1 to {MOST_WEIGHT}"))?)
+        }
+        None => (written, 1),
+    };
+    let (name, port) = host_and_port(host)?;
+    Ok(Host { name, port, weight })
+}
+
+/// More would say nothing more.
+const MOST_WEIGHT: u16 = 1_000;
+
 /// `name:port`, `192.0.2.1:port` or `[2001:db8::1]:port`; addresses become the literals that mail
 /// uses, and names are as the DNS has them, in A-labels.
-pub(super) fn host_and_port(value: &DeValue<'_>) -> Read<(String, u16)> {
-    let text = text(value)?;
+fn host_and_port(text: &str) -> Read<(String, u16)> {
     let read = || {
         let (host, port) = text.rsplit_once(':')?;
         let port = port.parse().ok().filter(|port| *port > 0)?;

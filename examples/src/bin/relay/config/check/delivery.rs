@@ -147,7 +147,8 @@ fn routes(file: &File, facts: &Facts<'_>, findings: &mut Findings) {
     }
     let by_name = file.routes.iter().filter_map(|route| route.to.as_ref()).any(|to| match &to.value {
         To::Mx => true,
-        To::Hosts(hosts) => hosts.iter().any(|host| !host.value.0.starts_with('[')),
+        To::Hosts(groups) => groups.iter().flatten().any(|host| !host.value.name.starts_with('[')),
+        To::Refuse(_) | To::Discard | To::Hold => false,
     });
     if let Some(servers) = &file.dns {
         if !by_mx && !by_name {

@@ -30,7 +30,10 @@ fn protected(route: &Route, login: &At<Option<RouteLogin>>, findings: &mut Findi
         findings.error(place, format_args!("{text}; name the host in `to`, or take it out"));
         return;
     }
-    let is_here = route.hosts().iter().all(|host| is_loopback(&host.value.0));
+    if route.hosts().next().is_none() {
+        return;
+    }
+    let is_here = route.hosts().all(|host| is_loopback(&host.value.name));
     match route.tls_in_force() {
         RouteTls::Verified | RouteTls::Implicit => {}
         RouteTls::Unverified if is_here => {}
@@ -53,7 +56,7 @@ fn ports(route: &Route, findings: &mut Findings) {
     let tls = route.tls.as_ref().map(|tls| tls.place);
     for host in route.hosts() {
         let place: Place = tls.unwrap_or(host.place);
-        match host.value.1 {
+        match host.value.port {
             465 if !is_implicit => {
                 let text = "hosts start with TLS on port 465 (RFC 8314)";
                 findings.warn(place, format_args!("{text}; say tls = \"implicit\", or use port 587"));

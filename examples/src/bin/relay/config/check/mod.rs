@@ -11,7 +11,7 @@ mod policy;
 mod recipients;
 
 use super::{
-    Facts,
+    Facts, conditions,
     file::{Dane, File},
     findings::{At, Findings},
     route::To,
@@ -25,6 +25,7 @@ pub(super) fn all(file: &File, facts: &Facts<'_>, findings: &mut Findings) {
     logins::check(file, findings);
     delivery::check(file, facts, findings);
     dkim::check(file, findings);
+    conditions::check(file, findings);
     disk::check(file, facts, findings);
 }
 

@@ -17,7 +17,7 @@ use crate::config::{
     DEFAULT_ADDRESS, Facts,
     file::File,
     findings::{At, Findings, Place},
-    route::{Route, To, is_loopback},
+    route::{Host, Route, To, is_loopback},
 };
 
 /// Which pattern of the routes has which domains first.
@@ -75,9 +75,7 @@ pub(super) fn check(file: &File, facts: &Facts<'_>, findings: &mut Findings) {
     let mut taken = Taken::default();
     for (route, written) in file.routes.iter().enumerate() {
         shadowed(&mut taken, route, written, findings);
-        if let Some(At { value: To::Hosts(hosts), .. }) = &written.to {
-            leads_back(file, facts, hosts, findings);
-        }
+        leads_back(file, facts, written, findings);
     }
     // What a route with a mistake in it has, is not known.
     if findings.has_error_in(&["route", "domains", "file", "to"])
@@ -88,7 +86,7 @@ pub(super) fn check(file: &File, facts: &Facts<'_>, findings: &mut Findings) {
     if file.routes.is_empty() {
         taken.any = Some(Owner { route: 0, place: Place::absent("route") });
     }
-    let by_mx = |owner: Owner| file.routes.get(owner.route).is_none_or(is_mx);
+    let leads_away = |owner: Owner| file.routes.get(owner.route).is_some_and(leads_away);
     let parents = taken.parents();
     for domain in file.relay_domains.iter().flat_map(|domains| &domains.value) {
         if domain.value != DomainPattern::Any && !taken.has_some_of(&domain.value, &parents) {
@@ -97,7 +95,7 @@ pub(super) fn check(file: &File, facts: &Facts<'_>, findings: &mut Findings) {
         }
     }
     let own = DomainPattern::Exact(facts.host_name.as_str().to_ascii_lowercase());
-    let own_leads_away = taken.owner(&own).is_some_and(|owner| !by_mx(owner));
+    let own_leads_away = taken.owner(&own).is_some_and(leads_away);
     if !findings.has_error_in(&["hostname", "postmaster"]) {
         own_name(file, facts, &taken, &own, own_leads_away, findings);
     }
@@ -119,6 +117,9 @@ pub(super) fn check(file: &File, facts: &Facts<'_>, findings: &mut Findings) {
 
 /// Patterns whose domains earlier routes have already, or this one.
 fn shadowed(taken: &mut Taken, route: usize, written: &Route, findings: &mut Findings) {
+    if written.when.is_written() {
+        return behind(taken, written, findings);
+    }
     let Some(domains) = &written.domains else { return };
     let mut shadowed = Vec::new();
     for domain in &domains.value {
@@ -142,24 +143,44 @@ fn shadowed(taken: &mut Taken, route: usize, written: &Route, findings: &mut Fin
     }
 }
 
-fn is_unclear(route: &Route) -> bool {
-    route.domains.is_none() || route.to.is_none()
+/// A route with conditions after routes that have all mail of its domains.
+fn behind(taken: &Taken, written: &Route, findings: &mut Findings) {
+    let domains = written.domains.as_ref().map_or(&[][..], |domains| &domains.value);
+    let mut owners: Vec<_> = domains.iter().map(|domain| taken.owner(&domain.value)).collect();
+    if written.domains.is_none() {
+        owners.push(taken.any);
+    }
+    if let Some(owners) = owners.into_iter().collect::<Option<Vec<_>>>()
+        && let Some(owner) = owners.first()
+        && let Some(to) = &written.to
+    {
+        let text = format!(
+            "no mail takes this route: earlier ones, the first in line {}, have all mail of its domains",
+            findings.line(owner.place)
+        );
+        findings.warn(to.place, format_args!("{text}; put it before those routes, or take it out"));
+    }
 }
 
-fn is_mx(route: &Route) -> bool {
-    route.to.as_ref().is_some_and(|to| matches!(to.value, To::Mx))
+fn is_unclear(route: &Route) -> bool {
+    (route.domains.is_none() && !route.when.is_written()) || route.to.is_none()
+}
+
+/// Returns `true` if mail for this host's own name can go by a route.
+fn leads_away(route: &Route) -> bool {
+    !matches!(route.to, Some(At { value: To::Mx | To::Refuse(_), .. }))
 }
 
 /// Hosts that are this relay itself, and hosts that stand there twice.
-fn leads_back(file: &File, facts: &Facts<'_>, hosts: &[At<(String, u16)>], findings: &mut Findings) {
+fn leads_back(file: &File, facts: &Facts<'_>, route: &Route, findings: &mut Findings) {
     let mut listeners: Vec<_> =
         file.listeners.iter().filter_map(|listener| Some(listener.address.as_ref()?.value)).collect();
     if file.listeners.is_empty() {
         listeners.push(DEFAULT_ADDRESS);
     }
     let mut known = HashMap::new();
-    for host in hosts {
-        let (name, port) = &host.value;
+    for host in route.hosts() {
+        let Host { name, port, .. } = &host.value;
         if let Some(own) = listeners.iter().find(|listener| reaches(name, *port, **listener, facts)) {
             let text = format!("`{name}:{port}` is this relay's own listener on {own}, and mail would go in circles");
             findings.error(host.place, format_args!("{text}; write the host that has the mailboxes"));

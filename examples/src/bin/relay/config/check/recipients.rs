@@ -9,22 +9,24 @@ use super::paths::{Owner, Taken};
 use crate::config::{
     file::File,
     findings::{At, Findings, Place},
-    route::{Mailboxes, Route},
+    route::{Mailboxes, Route, To},
 };
 
 /// `taken`: the routes of all domains. `own`: this host's name.
 pub(super) fn check(file: &File, taken: &Taken, own: &DomainPattern, findings: &mut Findings) {
-    if findings.has_error_in(&["hostname", "relay_domains", "file", "domains", "recipients"]) {
+    if findings.has_error_in(&["hostname", "relay_domains", "file", "domains", "mailboxes"]) {
         return;
     }
     let open = open(file, taken, own);
     for (index, route) in file.routes.iter().enumerate() {
-        let Some(domains) = &route.domains else { continue };
-        match (&route.recipients, open.get(&index)) {
-            (None, Some((domain, _))) => unknown(domain, Place { key: "recipients", ..domains.place }, "", findings),
+        let Some(domains) = route.domains.as_ref().filter(|_| !route.when.is_written()) else { continue };
+        match (&route.mailboxes, open.get(&index)) {
+            // Nothing comes back from there.
+            (None, Some(_)) if matches!(route.to, Some(At { value: To::Refuse(_) | To::Discard, .. })) => {}
+            (None, Some((domain, _))) => unknown(domain, Place { key: "mailboxes", ..domains.place }, "", findings),
             (Some(At { value: Mailboxes::Unknown, place }), None)
                 // So may they to this host's name, if the route leads that away.
-                if route.hosts().is_empty() || taken.owner(own).is_none_or(|owner| owner.route != index) =>
+                if route.hosts().next().is_none() || taken.owner(own).is_none_or(|owner| owner.route != index) =>
             {
                 let text = "not every client may send to the route's domains, and it has no effect";
                 findings.warn(*place, format_args!("{text}; take it out"));
@@ -34,7 +36,7 @@ pub(super) fn check(file: &File, taken: &Taken, own: &DomainPattern, findings: &
         }
     }
     if let Some((domain, place)) = open.get(&0).filter(|_| file.routes.is_empty()) {
-        let place = Place { key: "recipients", ..*place };
+        let place = Place { key: "mailboxes", ..*place };
         unknown(domain, place, "add a [[route]] for it, and ", findings);
     }
 }
@@ -64,7 +66,7 @@ fn open<'f>(file: &'f File, taken: &Taken, own: &DomainPattern) -> BTreeMap<usiz
 fn unknown(domain: &DomainPattern, place: Place, also: &str, findings: &mut Findings) {
     let text = format!("every client may send to unknown mailboxes of `{domain}`");
     let effect = "reports of failure go to senders that may be forged (backscatter)";
-    let remedy = "list the mailboxes in recipients = { file = \"...\" }, or say recipients = \"unknown\"";
+    let remedy = "list the mailboxes in mailboxes = { file = \"...\" }, or say mailboxes = \"unknown\"";
     findings.warn(place, format_args!("{text}, and {effect}; {also}{remedy}"));
 }
 
