@@ -12,8 +12,8 @@ use posthaste_server::Refusal;
 
 use crate::{Facts, Label};
 
-/// Finds the route of mail. [`RouteTable`] does so in memory; an application's own implementation
-/// may ask a database.
+/// Finds the route of mail. [`RouteTable`](crate::RouteTable) does so in memory; an application's
+/// own implementation may ask a database.
 ///
 /// ```
 /// use std::sync::Arc;

@@ -124,7 +124,7 @@ async fn what_a_user_sends_is_signed_in_every_cut() {
         "From: a@b.test\r\n",
         "From: a@b.test\r\n\r\n",
         "From: =?utf-8?q?J=C3=BCrgen?= <a@b.test>\r\nSubject: \u{fc}\r\n\r\n\u{fc}  \r\n\r\n\r\n",
-        "from : a@B.test\r\nReceived: from x by y; z\r\nSubject: a\r\n b\r\n\r\nx\r\n",
+        "from: a@B.test\r\nReceived: from x by y; z\r\nSubject: a\r\n b\r\n\r\nx\r\n",
     ] {
         for size in [1, content.len() / 2 + 1, content.len() + 1] {
             let arrived = submission.arrives(content.as_bytes(), size).await;
