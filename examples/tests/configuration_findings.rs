@@ -106,7 +106,7 @@ const FOUND: &[(&str, &[&str])] = &[
     (
         "[refuse]\nnetworks = [\"192.0.2.1\"]\nhello = [\"a b\", \"jo@a.test\"]\nsenders = [\"*\", \"jo@\", 5]\nnames = []",
         &[
-            "6 E networks: `192.0.2.1`",
+            "6 E networks: `192.0.2.1` is an address; the network of it alone is `192.0.2.1/32`",
             "7 E hello: `a b` is no name; write names, such as [\"ylmf-pc\"",
             "7 E hello: `jo@a.test` is a mailbox and no name",
             "8 E senders: `*` is no name; write mailboxes and domains",
@@ -249,6 +249,17 @@ const FOUND: &[(&str, &[&str])] = &[
         "dkim = [@rsa,\n@rsa,\n{ domain = \"b.test\", selector = \"s\" }]",
         &["5 W domain: no client can log in", "6 E selector: another key", "7 E key: missing"],
     ),
+    (
+        "dkim = [{ domain = \"a.test\", selector = \"a\", key = \"two.key\" },\n\
+         { domain = \"a.test\", selector = \"b\", key = \"ssh.key\" },\n\
+         { domain = \"a.test\", selector = \"c\", key = \"der.key\" }]",
+        &[
+            "5 E key: it is a file with 2 private keys; make one that is PEM",
+            "5 W domain: no client can log in",
+            "6 E key: it is in the form of OpenSSH (`ssh-keygen",
+            "7 E key: it is DER (`openssl pkey",
+        ],
+    ),
     // Certificates.
     ("tls = { certificate = \"v1.pem\", key = \"v1.key\" }", &["5 E certificate: version 1"]),
     ("tls = { certificate = \"expired.pem\", key = \"expired.key\" }", &["5 W certificate: has expired"]),
@@ -257,6 +268,10 @@ const FOUND: &[(&str, &[&str])] = &[
     ("tls = { certificate = \"cert.pem\", key = \"other.key\" }", &["5 E key: does not fit"]),
     ("tls = { certificate = \"open.pem\", key = \"open.key\" }", &["5 W key: every user of this host"]),
     ("tls = { certificate = \"none.pem\", key = \"none.key\" }", &["5 E certificate: none.pem", "5 E key: none.key"]),
+    ("tls = { certificate = \"cert.pem\", key = \"two.key\" }", &["5 E key: it has 2 private keys; leave only that"]),
+    ("tls = { certificate = \"cert.pem\", key = \"ssh.key\" }", &["5 E key: ssh-keygen -p -m PKCS8"]),
+    ("tls = { certificate = \"cert.pem\", key = \"der.key\" }", &["5 E key: it is DER; for PEM use"]),
+    ("tls = { certificate = \"der.key\", key = \"key.pem\" }", &["5 E certificate: it is DER; for PEM use"]),
     ("tls = { certificate = \"cert.pem\" }", &["5 E key: missing"]),
     // Several certificates: one of them is for this host.
     (
@@ -616,6 +631,7 @@ const FOUND: &[(&str, &[&str])] = &[
             "10 E greeting_delay: it is a number and no text",
         ],
     ),
+    ("[limits]\nidle_commands = 1", &["6 W idle_commands: a client may need 10"]),
     ("[limits]\nrecipients = 99", &["6 W recipients: 100"]),
     ("[limits]\nrecipients = 20000", &["6 E recipients: 1 to 10000"]),
     (
@@ -754,6 +770,11 @@ fn certificates() -> &'static Path {
             write(&format!("{name}.key"), key.serialize_pem(), if name == "open" { 0o644 } else { 0o600 });
         }
         let rsa = support::configuration::DKIM_KEYS[0].1;
+        let key = rcgen::KeyPair::generate().expect("there is enough chance");
+        write("two.key", key.serialize_pem().repeat(2), 0o600);
+        write("ssh.key", key.serialize_pem().replace(" PRIVATE", " OPENSSH PRIVATE"), 0o600);
+        write("der.key", String::new(), 0o600);
+        fs::write(folder.path().join("der.key"), key.serialize_der()).expect("the folder is ours");
         write("open_rsa.key", String::from_utf8_lossy(rsa).into_owned(), 0o644);
         write("password.txt", "s3cret pass\n".to_owned(), 0o600);
         write("open.txt", "s3cret pass\n".to_owned(), 0o644);

@@ -192,13 +192,10 @@ fn a_relay_that_is_overloaded_by_its_own_base_refuses_all_mail_and_says_why() {
 }
 
 #[test]
-fn the_check_tells_what_this_machine_has_too_little_of() {
+fn the_check_tells_that_this_machine_has_little_memory() {
     let relay = Relay::prepare(&Config { next_hops: vec![9], ..Config::default() });
     configure(&relay, "[overload]\nmemory_limit = 67108864");
-    let mut check = tool("prlimit");
-    check.args(["--nofile=64:64", env!("CARGO_BIN_EXE_relay"), "check", "--config"]).arg(relay.config());
-    let said = support::run(&mut check);
-    let few = "This machine: 64 open files are allowed, and limits.connections 1000 and delivery.concurrency 200 may need 5549; the relay runs with 1 and 1; ";
+    let said = support::run(support::relay::program().args(["check", "--config"]).arg(relay.config()));
     let little = "This machine: 64 MiB of memory are allowed, and a thousand clients at their limits take 256 MiB; the relay serves 341 clients at most, ";
-    assert!(said.contains(few) && said.contains(little), "{said}");
+    assert!(said.contains(little), "{said}");
 }

@@ -97,7 +97,7 @@ fn a_proxy_without_a_header_is_turned_away_and_a_header_of_another_is_no_command
     let mut client = Smtp::silent(behind.port);
     client.send("EHLO client.test\r\n");
     assert!(client.is_closed());
-    let told = line(&behind, "PROXY header missing, connection closed");
+    let told = line(&behind, "PROXY header not accepted, connection closed");
     assert!(told.contains("WARN") && told.contains("proxy=127.0.0.1:"), "{told}");
     for listener in ["", "proxies = [\"192.0.2.0/24\"]"] {
         let relay = relay(&sink, listener, "");

@@ -158,7 +158,11 @@ fn the_demo_succeeds() {
     let child = program().arg("demo").current_dir(folder.path()).stdout(output).stderr(errors).spawn();
     let mut demo = Running(child.expect("cargo built the relay"));
     let status = wait_for("the demo ends", PATIENCE, || demo.0.try_wait().expect("the child is ours"));
-    assert!(status.success(), "{status}: {}", fs::read_to_string(log).unwrap_or_default());
+    let said = fs::read_to_string(log).unwrap_or_default();
+    assert!(status.success(), "{status}: {said}");
+    let failover = said.lines().find(|line| line.starts_with("failover")).expect("the primary was killed");
+    assert!(failover.ends_with("ms from the primary's death to the next message at the secondary"), "{failover}");
+    assert!(said.contains("\nlost               0\n"), "{said}");
 }
 
 fn send_py(order: &serde_json::Value) {

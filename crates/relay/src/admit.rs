@@ -48,7 +48,7 @@ pub(crate) async fn admit(
         }
     }
     let label = reaches(options, hooks, peer, mail, &rcpt.forward_path, &domain).await?;
-    hooks.check(cx, mailbox).await?;
+    hooks.check(options, cx, mailbox).await?;
     Ok(label)
 }
 

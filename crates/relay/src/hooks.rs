@@ -47,10 +47,11 @@ impl Hooks {
         }
     }
 
-    pub(crate) async fn check(&self, cx: &Context, mailbox: &Mailbox) -> Result<(), Refusal> {
-        match &self.recipients {
-            Some(own) => caught("Recipients::check", async { own.check(cx, mailbox).await }).await?,
-            None => Ok(()),
+    pub(crate) async fn check(&self, options: &RelayOptions, cx: &Context, mailbox: &Mailbox) -> Result<(), Refusal> {
+        match (&self.recipients, &options.recipients) {
+            (Some(own), _) => caught("Recipients::check", async { own.check(cx, mailbox).await }).await?,
+            (None, Some(table)) => Recipients::check(table, cx, mailbox).await,
+            (None, None) => Ok(()),
         }
     }
 

@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 use posthaste_client::{Published, rustls::ClientConfig, session::client::ClientTimeouts};
 use posthaste_server::wire::{Domain, Mailbox};
 
-use crate::{AccountTable, OverloadOptions, PolicyTable, RetrySchedule, RouteTable};
+use crate::{AccountTable, OverloadOptions, PolicyTable, RecipientTable, RetrySchedule, RouteTable};
 
 /// The settings of a relay. Make them with [`RelayOptions::new`], then assign fields.
 #[derive(Debug, Clone)]
@@ -22,6 +22,8 @@ pub struct RelayOptions {
     pub policy: PolicyTable,
     /// The users that may log in. Default `None`: AUTH refuses every user.
     pub accounts: Option<AccountTable>,
+    /// The mailboxes that exist. Default `None`: every mailbox is accepted, and the next hop decides.
+    pub recipients: Option<RecipientTable>,
     /// The next hops, by domain. Default: all domains by MX, without TLS.
     pub routes: RouteTable,
     /// The retries, limits and timeouts of deliveries.
@@ -156,6 +158,7 @@ impl RelayOptions {
             host_name,
             policy: PolicyTable::default(),
             accounts: None,
+            recipients: None,
             routes: RouteTable::default(),
             delivery: DeliveryOptions::default(),
             overload: OverloadOptions::default(),

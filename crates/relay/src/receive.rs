@@ -148,7 +148,8 @@ impl<Q: Queue, R: Resolver> Handler for RelayHandler<Q, R> {
         } else {
             draft.write(trace.into()).await.map_err(not_taken)?;
         }
-        let mut signing = shared.signatures.of_client(peer.identity.is_some(), self.trusted, envelope.mail.body);
+        let mut signing =
+            shared.signatures.of_client(&options, peer.identity.is_some(), self.trusted, envelope.mail.body);
         let mut follows_field = opening.is_none();
         let mut inspector = Inspector::new(own_name);
         while let Some(mut piece) = body.next().await? {

@@ -10,7 +10,7 @@ use crate::{
     domains::{DomainMap, canonical},
 };
 
-/// The known mailboxes by domain, fixed at start: for a relay that takes mail from every client for
+/// The known mailboxes by domain: for a relay that takes mail from every client for
 /// domains whose mailboxes another host has. A domain takes the first entry with a matching
 /// pattern. Mailboxes of domains without an entry are not checked. Clones copy it.
 ///

@@ -19,11 +19,10 @@ use posthaste_server::{
     },
 };
 use thiserror::Error;
-use tokio_util::sync::CancellationToken;
 
 use crate::{
-    Accounts, Event, Observer, Overload, Policy, Recipients, RelayOptions, RelayService, RouteError, Routes, SiteState,
-    Totals, TracingObserver, deliver,
+    Accounts, Event, Observer, Overload, Policy, Recipients, RelayOptions, RelayService, ReloadError, RouteError,
+    Routes, SiteState, Totals, TracingObserver, deliver,
     event::Counting,
     future_release,
     hooks::Hooks,
@@ -90,7 +89,7 @@ impl<Q: Queue, R: Resolver> RelayBuilder<Q, R> {
         self
     }
 
-    /// Sets the look-up of mailboxes. Default: every mailbox is accepted, and the next hop decides.
+    /// Sets the look-up of mailboxes, in place of [`RelayOptions::recipients`].
     pub fn recipients(mut self, recipients: impl Recipients) -> Self {
         self.hooks.recipients = Some(Box::new(recipients));
         self
@@ -215,7 +214,7 @@ impl<Q: Queue, R: Resolver> Relay<Q, R> {
             _ => None,
         });
         self.shared.listeners.set(local.collect());
-        let drain = CancellationToken::new();
+        let drain = self.shared.drain.child_token();
         let server = server.with_graceful_shutdown(drain.clone().cancelled_owned());
         let deliver = async {
             let delivered = deliver::run(Arc::clone(&self.shared), drain.clone()).await;
@@ -232,6 +231,7 @@ impl<Q: Queue, R: Resolver> Relay<Q, R> {
         let delivered = tokio::select! {
             delivered = ended => delivered,
             never = signal => never,
+            () = self.shared.stop.cancelled() => Ok(()),
         };
         self.shared.queue.close().await;
         delivered
@@ -246,19 +246,71 @@ impl<Q: Queue, R: Resolver> Relay<Q, R> {
         &self,
         shutdown: F,
     ) -> impl Future<Output = Result<(), posthaste_queue::Error>> + Send + use<Q, R, F> {
-        let drain = CancellationToken::new();
+        let drain = self.shared.drain.child_token();
+        let stop = self.shared.stop.clone();
         let delivered = deliver::run(Arc::clone(&self.shared), drain.clone());
         let signal = async move {
             shutdown.await;
             drain.cancel();
             std::future::pending().await
         };
-        async {
+        async move {
             tokio::select! {
                 delivered = delivered => delivered,
                 never = signal => never,
+                () = stop.cancelled() => Ok(()),
             }
         }
+    }
+
+    /// Gives the running relay other options, all of them or none. A clone of a relay is the same
+    /// relay.
+    ///
+    /// When this returns, the new options count for all that begins from then on, for mail that is
+    /// in the queue too. Routes count at once, and an application's [`Routes`] are asked again.
+    /// What the relay has learned of a site stays if its route is equal to one of before. Mail that
+    /// waits to be tried again waits as long as before.
+    ///
+    /// A message that is being received, and a delivery that runs, ends by the options with which
+    /// it began. The connections that were kept for the next message are closed.
+    ///
+    /// Decisions of the application, which the [builder](Self::builder) got, stay as they are, and
+    /// so do the settings of [listeners](Self::settings).
+    ///
+    /// ```
+    /// # use posthaste_relay::{Relay, RelayOptions, Route, RouteTable, queue::MemoryQueue, client::SystemResolver};
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let mut options = RelayOptions::new("relay.example.org".parse()?);
+    /// let relay = Relay::new(MemoryQueue::default(), SystemResolver, options.clone());
+    /// options.routes = RouteTable::all(Route::hosts([("smarthost.example.org", 25)]));
+    /// relay.reload(options.clone())?;
+    /// options.host_name = "other.example.org".parse()?;
+    /// let error = relay.reload(options).unwrap_err();
+    /// assert_eq!(error.fixed[0].name, "host_name");
+    /// # Ok(()) }
+    /// ```
+    ///
+    /// # Errors
+    /// [`ReloadError`] names the options that would change and cannot while the relay runs: its
+    /// name, [`concurrency`](crate::DeliveryOptions::concurrency) and
+    /// [`idle`](crate::DeliveryOptions::idle). Then all options stay as they are.
+    pub fn reload(&self, options: RelayOptions) -> Result<(), ReloadError> {
+        self.shared.reload(options)
+    }
+
+    /// Ends [`serve`](Self::serve) and [`deliver`](Self::deliver) as their `shutdown` does, and
+    /// returns at once. From then on the relay only drains.
+    pub fn drain(&self) {
+        self.shared.drain.cancel();
+    }
+
+    /// Ends [`serve`](Self::serve) and [`deliver`](Self::deliver) without waiting for clients or
+    /// deliveries, and returns at once. What runs is dropped: clients send again what was not
+    /// acknowledged, and deliveries are tried again after the next start. One whose content had
+    /// left completely may arrive twice.
+    pub fn stop(&self) {
+        self.shared.stop.cancel();
+        self.shared.drain.cancel();
     }
 
     /// Queues a message from the application, which is trusted: the policy is not asked. `Ok`: the
@@ -289,7 +341,7 @@ impl<Q: Queue, R: Resolver> Relay<Q, R> {
         let mut inspector = Inspector::new(&options.host_name);
         // A line may have any length: next hops take what they like.
         let mut check = (envelope.mail.body != Some(BodyType::BinaryMime)).then(|| ContentCheck::new(usize::MAX));
-        let mut signing = self.shared.signatures.of_application(envelope.mail.body);
+        let mut signing = self.shared.signatures.of_application(&options, envelope.mail.body);
         let length = content.length();
         let mut content = pin!(content);
         while let Some(piece) = poll_fn(|context| content.as_mut().poll_next(context)).await {

@@ -1,6 +1,9 @@
 //! Routes in memory, by rules in order.
 
-use std::{collections::HashMap, sync::Arc};
+use std::{
+    collections::{HashMap, HashSet},
+    sync::Arc,
+};
 
 use posthaste_server::wire::ForwardPath;
 
@@ -84,6 +87,12 @@ impl RouteTable {
         self.labels.insert(rule.name.clone(), self.rules.len());
         self.rules.push(Arc::new(Placed { index, rule, labelled }));
         Ok(())
+    }
+
+    /// All routes, equal ones once.
+    #[allow(clippy::mutable_key_type, reason = "the hash leaves TLS out, and equality compares pointers")]
+    pub(crate) fn distinct(&self) -> HashSet<Arc<Route>> {
+        self.routes.iter().cloned().collect()
     }
 
     /// Returns `true` if there is no route.

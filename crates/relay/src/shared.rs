@@ -2,16 +2,17 @@
 
 use std::{
     net::{IpAddr, SocketAddr},
-    sync::{Arc, PoisonError, RwLock},
+    sync::{Arc, Mutex, PoisonError, RwLock},
 };
 
 use arc_swap::ArcSwap;
 use posthaste_client::{Health, Server};
-use tokio::sync::Semaphore;
+use tokio::sync::{Notify, Semaphore};
+use tokio_util::sync::CancellationToken;
 
 use crate::{
-    Event, RelayOptions, deliver::KnownSites, event::Counting, hooks::Hooks, overload::Overload, report::Budget,
-    sign::Signatures,
+    Event, RelayOptions, ReloadError, deliver::KnownSites, event::Counting, hooks::Hooks, overload::Overload, reload,
+    report::Budget, sign::Signatures,
 };
 
 /// The parts of a relay.
@@ -20,6 +21,13 @@ pub(crate) struct Shared<Q, R> {
     pub(crate) queue: Q,
     pub(crate) resolver: R,
     options: Arc<ArcSwap<RelayOptions>>,
+    /// Held while the options change.
+    reloading: Mutex<()>,
+    /// Notified when they have changed.
+    pub(crate) reloaded: Notify,
+    /// Cancelled when the application drains the relay, and when it stops it.
+    pub(crate) drain: CancellationToken,
+    pub(crate) stop: CancellationToken,
     pub(crate) hooks: Hooks,
     pub(crate) events: Arc<Counting>,
     pub(crate) overload: Overload,
@@ -44,7 +52,6 @@ const REPORTS_AT_ONCE: usize = 8;
 impl<Q, R> Shared<Q, R> {
     pub(crate) fn new(queue: Q, resolver: R, options: RelayOptions, hooks: Hooks, events: Counting) -> Self {
         let events = Arc::new(events);
-        let signatures = Signatures::new(&options);
         let reports = Budget::new(options.delivery.stranger_reports);
         let (reporting, listeners) = (Semaphore::new(REPORTS_AT_ONCE), Listeners::default());
         let options = Arc::new(ArcSwap::from_pointee(options));
@@ -53,10 +60,14 @@ impl<Q, R> Shared<Q, R> {
             queue,
             resolver,
             options,
+            reloading: Mutex::default(),
+            reloaded: Notify::new(),
+            drain: CancellationToken::new(),
+            stop: CancellationToken::new(),
             hooks,
             events,
             overload,
-            signatures,
+            signatures: Signatures::default(),
             reports,
             reporting,
             listeners,
@@ -70,6 +81,27 @@ impl<Q, R> Shared<Q, R> {
     /// so that each sees one state of them.
     pub(crate) fn options(&self) -> Arc<RelayOptions> {
         self.options.load_full()
+    }
+
+    /// Returns `true` if these are the options as they are now.
+    pub(crate) fn is_current(&self, options: &Arc<RelayOptions>) -> bool {
+        Arc::ptr_eq(&self.options.load(), options)
+    }
+
+    /// Exchanges the options, all of them or none. When it returns, no delivery begins by the old
+    /// ones.
+    pub(crate) fn reload(&self, options: RelayOptions) -> Result<(), ReloadError> {
+        let _one = self.reloading.lock().unwrap_or_else(PoisonError::into_inner);
+        reload::check(&self.options(), &options)?;
+        self.reports.set_reports(options.delivery.stranger_reports);
+        let options = Arc::new(options);
+        self.options.store(Arc::clone(&options));
+        let (most, routes) = (options.delivery.concurrency_per_site, options.routes.distinct());
+        // Which of its routes an application would still find is not known.
+        let is_own = self.hooks.routes.is_some();
+        self.sites.renew(most, |route| is_own || routes.contains(route));
+        self.reloaded.notify_one();
+        Ok(())
     }
 
     pub(crate) fn observe(&self, event: &Event<'_>) {

@@ -73,6 +73,14 @@ pub(crate) struct Trusted {
     pub(crate) xforward: NetworkSet,
 }
 
+impl<A> Listener<A> {
+    /// The settings of its sessions. [`Service::settings`](crate::Service::settings) finds the same
+    /// `Arc` in its context, and knows the listener by it.
+    pub const fn settings(&self) -> &Arc<ServerSettings> {
+        &self.settings
+    }
+}
+
 impl Listener<TcpListener> {
     /// Binds a TCP address, without TLS. If a name has several addresses, the first one that can be
     /// bound is used. The future may be dropped.

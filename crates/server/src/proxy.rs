@@ -43,6 +43,8 @@ pub(crate) enum ProxyError {
     Late,
     #[error("the connection does not begin with a PROXY header; have the proxy send one, or take it off the list")]
     Missing,
+    #[error("the connection ended within its PROXY header")]
+    Cut,
     #[error("the PROXY header has more than {MOST} octets; have the proxy send fewer facts")]
     Long,
     #[error("the PROXY header is malformed, or not for TCP")]
@@ -96,6 +98,7 @@ async fn read<S: AsyncRead + Unpin>(stream: &mut S) -> Result<Vec<u8>, ProxyErro
     while let Some(more) = missing(&header)? {
         match (&mut *stream).take(more).read_buf(&mut header).await {
             Ok(0) | Err(_) if header.is_empty() => return Err(ProxyError::Silent),
+            Ok(0) if header.starts_with(b"PROXY ") => return Err(ProxyError::Cut),
             Ok(0) => return Err(ProxyError::Missing),
             Ok(_) => {}
             Err(error) => return Err(error.into()),

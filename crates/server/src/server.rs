@@ -379,7 +379,7 @@ async fn meet<S: AsyncRead + Unpin>(ends: &Ends, seat: &Seat, stream: &mut S, pe
         met = proxy::accept(stream, peer) => met
             .inspect_err(|error| match error {
                 ProxyError::Silent => debug!(%proxy, "connection lost before its PROXY header"),
-                error => warn!(%proxy, %error, "PROXY header missing, connection closed"),
+                error => warn!(%proxy, %error, "PROXY header not accepted, connection closed"),
             })
             .ok(),
         () = ends.drain.cancelled() => None,

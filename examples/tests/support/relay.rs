@@ -150,7 +150,8 @@ impl Relay {
         }
         let hops: Vec<String> = config.next_hops.iter().map(|port| local(*port)).collect();
         let to = if config.mx.is_some() { text("mx") } else { format!("[{}]", hops.join(", ")) };
-        table("[[route]]", &[("domains", "[\"*\"]".into()), ("to", to), ("tls", text(config.route_tls))]);
+        let keys = [("domains", "[\"*\"]".into()), ("to", to), ("tls", text(config.route_tls))];
+        table("[[route]]", &[&keys[..], &[("mailboxes", text("unknown"))]].concat());
         let delivery = [
             ("retry", config.retry.to_owned()),
             ("expire_after", text(config.expire_after)),

@@ -51,7 +51,10 @@ pub enum KeyFault {
          octets of an Ed25519 key in base64"
     )]
     NoKey,
-    /// The PEM is broken.
+    /// It has a key in another form, or several keys: this is what it is, with the remedy.
+    #[error("it is {0}; make one that is PEM and has that key alone")]
+    OtherForm(String),
+    /// Its PEM is broken.
     #[error("its PEM is broken ({0}); copy the file again, or make a new key")]
     NotPem(String),
     /// The key is encrypted.

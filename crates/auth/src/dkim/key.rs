@@ -2,8 +2,8 @@
 
 use std::{
     fmt,
-    fs::File,
-    io::Read as _,
+    fs::{self, File},
+    io::{self, Read as _},
     path::{Path, PathBuf},
     time::SystemTime,
 };
@@ -95,7 +95,7 @@ impl SigningKey {
     }
 
     /// Reads a key from a file of at most [`MAX_KEY_FILE`] octets, as [`new`](Self::new) does.
-    /// Blocks.
+    /// A pipe or a device is refused: the caller could wait for ever. Blocks.
     ///
     /// # Errors
     /// [`KeyError`] with the file as well.
@@ -103,7 +103,11 @@ impl SigningKey {
         let path = path.as_ref();
         let mut text = Vec::new();
         let limit = MAX_KEY_FILE as u64 + 1;
-        let read = File::open(path).and_then(|file| file.take(limit).read_to_end(&mut text));
+        let is_file = || match fs::metadata(path)?.is_file() {
+            true => File::open(path),
+            false => Err(io::Error::new(io::ErrorKind::InvalidInput, "it is no regular file")),
+        };
+        let read = is_file().and_then(|file| file.take(limit).read_to_end(&mut text));
         let key = read.map_err(KeyFault::File).and_then(|_| Self::read(domain, selector, &text));
         let mut key = key.map_err(|fault| error(domain, selector, Some(path), fault))?;
         key.file = Some(path.to_owned());
@@ -238,7 +242,18 @@ fn private_key(text: &[u8]) -> Result<PrivateKey, KeyFault> {
     if has_line(b"-----BEGIN ENCRYPTED PRIVATE KEY-----") || has_line(b"Proc-Type: 4,ENCRYPTED") {
         return Err(KeyFault::Encrypted);
     }
+    if has_line(b"-----BEGIN OPENSSH PRIVATE KEY-----") {
+        return Err(KeyFault::OtherForm("in the form of OpenSSH (`ssh-keygen -p -m PKCS8 -f FILE`)".to_owned()));
+    }
+    // A sequence whose length has more than one octet, or the short one of an Ed25519 key.
+    if matches!(text, [0x30, 0x81..=0x84 | 0x2e, ..]) {
+        return Err(KeyFault::OtherForm("DER (`openssl pkey -inform DER -in FILE -out FILE.pem`)".to_owned()));
+    }
     if has_line(b"-----BEGIN ") {
+        let keys = PrivateKeyDer::pem_slice_iter(text).count();
+        if keys > 1 {
+            return Err(KeyFault::OtherForm(format!("a file with {keys} private keys")));
+        }
         return match PrivateKeyDer::from_pem_slice(text) {
             Ok(PrivateKeyDer::Pkcs8(der)) => PrivateKey::from_der(&Der::Pkcs8(der.secret_pkcs8_der())),
             Ok(PrivateKeyDer::Pkcs1(der)) => PrivateKey::from_der(&Der::Pkcs1(der.secret_pkcs1_der())),

@@ -16,7 +16,7 @@ use posthaste_client::{
 };
 use posthaste_queue::Queue;
 use posthaste_server::wire::{EnhancedCode, ReplyCode, ReversePath};
-use tracing::{debug, info};
+use tracing::{debug, info, warn};
 
 use super::{
     connect::{Connected, Dialer, Way, given_up, health, unverified, why_back},
@@ -132,9 +132,10 @@ impl<Q: Queue, R: Resolver> Attempt<'_, '_, Q, R> {
     /// asked again in this attempt. It may be asked again if it closed the connection without a
     /// reply about the message, unless it throttles.
     async fn over_kept(&mut self, connection: &mut Option<Connected>) -> Option<Server> {
-        let Connected { client, verified, demand, is_best, pulse } = connection.take()?;
+        let Connected { client, verified, demand, is_best, pulse, options } = connection.take()?;
+        let is_old = !Arc::ptr_eq(&options, &self.job.options);
         let is_guarded = verified || self.job.guard() == Guard::Any;
-        if !is_guarded || !self.suits(demand.as_ref()).await || (!is_best && self.returns(&client)) {
+        if is_old || !is_guarded || !self.suits(demand.as_ref()).await || (!is_best && self.returns(&client)) {
             client.quit().await;
             return None;
         }
@@ -149,7 +150,7 @@ impl<Q: Queue, R: Resolver> Attempt<'_, '_, Q, R> {
             Ok(Passed::Worn | Passed::Broken(Break { chunking: true, .. } | Break { says_nothing: true, .. })) => None,
             Ok(Passed::Broken(_)) => server,
             Ok(Passed::Through) => {
-                *connection = client.map(|client| Connected { client, verified, demand, is_best, pulse });
+                *connection = client.map(|client| Connected { client, verified, demand, is_best, pulse, options });
                 server
             }
             Err(gave_up) => {
@@ -257,7 +258,10 @@ impl<Q: Queue, R: Resolver> Attempt<'_, '_, Q, R> {
         // Mail that asks for less may still get through: what stops guarded mail says nothing of
         // the site.
         let is_throttled = self.refused.as_ref().is_some_and(|(words, _)| words.cause.is_throttling());
-        if let (Some(why), true, false) = (&unreachable, guard != Guard::Must && !leaves_aside, is_throttled) {
+        let is_current = crew.shared.is_current(&self.job.options);
+        if let (Some(why), true, false) =
+            (&unreachable, is_current && guard != Guard::Must && !leaves_aside, is_throttled)
+        {
             debug!(site = site.name(), diagnostic = %why.diagnostic, "site marked down, no host reached");
             site.mark_down(why.clone(), self.job.options.delivery.retry.down_for());
         }
@@ -277,6 +281,11 @@ impl<Q: Queue, R: Resolver> Attempt<'_, '_, Q, R> {
         let mut targets = found.servers.targets.clone();
         found.weights.order(&mut targets, &mut self.random);
         let is_mx = self.site.leads().as_ref().is_ok_and(|route| route.to == NextHop::Mx);
+        for (host, error) in found.servers.missing.iter().filter(|_| !is_mx) {
+            if self.site.begins_to_fail(host) {
+                warn!(site = self.site.name(), host = &**host, %error, "host of a route not found, the route's other hosts are tried");
+            }
+        }
         targets.retain(|target| {
             if Some(&target.server) == tried {
                 return false;
@@ -294,6 +303,7 @@ impl<Q: Queue, R: Resolver> Attempt<'_, '_, Q, R> {
         let published = &self.job.options.delivery.published;
         let dialer = Dialer { listeners: shared.listeners.clone(), pulse: Arc::default() };
         let mut refused = self.refused.take();
+        let (mut failed_hosts, mut ready) = (Vec::new(), Vec::new());
         let mut race = Race::new(&targets, dialer.clone(), way.options(shared, &self.job.options));
         let (mut fresh, had_delivered, mut is_reached) = (None, self.delivery.has_delivered(), false);
         while self.delivery.is_open() && !self.flow.is_over() {
@@ -304,6 +314,7 @@ impl<Q: Queue, R: Resolver> Attempt<'_, '_, Q, R> {
             let through = self.delivery.through(&mut race, &mut letter, &mut fresh);
             let done = self.flow.run(&dialer.pulse, through).await;
             is_reached |= letter.is_reached;
+            ready.append(&mut letter.ready);
             for why in letter.ruled_out {
                 Unreachable::add(unreachable, why);
             }
@@ -326,6 +337,9 @@ impl<Q: Queue, R: Resolver> Attempt<'_, '_, Q, R> {
                         }
                         _ => way.why_not(host, &error),
                     };
+                    if !is_mx {
+                        failed_hosts.push((Arc::clone(host), why.diagnostic.clone()));
+                    }
                     Unreachable::add(unreachable, why);
                 }
             };
@@ -336,13 +350,20 @@ impl<Q: Queue, R: Resolver> Attempt<'_, '_, Q, R> {
             self.give_up(gave_up, &way.health(shared));
         }
         self.refused = refused;
+        // One address of a host may fail while another works.
+        for (host, diagnostic) in failed_hosts.iter().filter(|(host, _)| !ready.contains(host)) {
+            if self.site.begins_to_fail(host) {
+                warn!(site = self.site.name(), %diagnostic, "host of a route failed, the route's other hosts are tried");
+            }
+        }
         // The server that took the message is the better one for the next.
         let is_better = self.delivery.has_delivered() && !had_delivered;
         if let Some(client) = fresh {
             let demand = client.server().map(|target| found.servers.demand(target));
             let best = found.servers.targets.iter().map(|target| target.preference).min();
             let is_best = client.server().map(|target| target.preference) == best;
-            let other = Connected { client, verified: way.guarded, demand, is_best, pulse: dialer.pulse };
+            let (pulse, options) = (dialer.pulse, Arc::clone(&self.job.options));
+            let other = Connected { client, verified: way.guarded, demand, is_best, pulse, options };
             let other = if connection.is_none() || is_better { connection.replace(other) } else { Some(other) };
             if let Some(other) = other {
                 other.close().await;

@@ -30,6 +30,8 @@ pub(super) struct Connected {
     /// No host of the site is preferred to its host.
     pub(super) is_best: bool,
     pub(super) pulse: Arc<Pulse>,
+    /// The options by which it was made. By others it is not used.
+    pub(super) options: Arc<RelayOptions>,
 }
 
 impl Keep for Connected {

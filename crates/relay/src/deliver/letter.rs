@@ -39,6 +39,8 @@ pub(super) struct Letter<'l, Q, R> {
     pub(super) ruled_out: Vec<Unreachable>,
     /// A server was ready that may get it.
     pub(super) is_reached: bool,
+    /// The hosts of these servers.
+    pub(super) ready: Vec<Arc<str>>,
 }
 
 impl<'l, Q, R> Letter<'l, Q, R> {
@@ -49,7 +51,17 @@ impl<'l, Q, R> Letter<'l, Q, R> {
         pulse: &'l Arc<Pulse>,
         verified: bool,
     ) -> Self {
-        Self { shared, site, job, pulse, verified, way: None, ruled_out: Vec::new(), is_reached: false }
+        Self {
+            shared,
+            site,
+            job,
+            pulse,
+            verified,
+            way: None,
+            ruled_out: Vec::new(),
+            is_reached: false,
+            ready: Vec::new(),
+        }
     }
 
     /// Sets the way in which new connections are made.
@@ -101,6 +113,14 @@ impl<Q: Queue, R: Send + Sync> Transact<Metered> for Letter<'_, Q, R> {
             if client.is_tls_suspected() {
                 debug!(host = &*target.host, server = %target.server, "TLS failed, trying again without it");
             }
+        }
+        if let Some(target) = client.server() {
+            self.ready.push(Arc::clone(&target.host));
+        }
+        if let Some(target) = client.server()
+            && self.site.ends_to_fail(&target.host)
+        {
+            info!(site = self.site.name(), host = &*target.host, "host of a route ready again");
         }
         self.is_reached = true;
         self.site.mark_up();

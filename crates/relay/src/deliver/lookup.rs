@@ -56,10 +56,13 @@ pub(super) async fn find<Q: Queue, R: Resolver>(
     if let Some(why) = site.down() {
         return Err(why);
     }
-    let delivery = &crew.shared.options().delivery;
+    let options = crew.shared.options();
+    let delivery = &options.delivery;
     // Boxed, since many tasks wait for it.
     let found = Box::pin(look_up(crew, site, route, &delivery.published)).await.map(Arc::new);
     match &found {
+        // What other options have found counts no more.
+        _ if !crew.shared.is_current(&options) => {}
         Ok(found) => site.keep_found(Arc::clone(found)),
         Err(why) => site.mark_down(why.clone(), delivery.retry.down_for()),
     }

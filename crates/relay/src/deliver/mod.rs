@@ -62,7 +62,7 @@ use tokio::sync::Notify;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::warn;
 
-use crate::shared::Shared;
+use crate::{RelayOptions, shared::Shared};
 use places::{Bounds, Places};
 use routing::{Next, Routing};
 use site::Site;
@@ -95,8 +95,7 @@ pub(crate) async fn run<Q: Queue, R: Resolver>(
     shared: Arc<Shared<Q, R>>,
     drain: CancellationToken,
 ) -> Result<(), Error> {
-    let options = shared.options();
-    let (concurrency, patience) = (options.delivery.concurrency.max(1), options.delivery.drain);
+    let concurrency = shared.options().delivery.concurrency.max(1);
     let (tasks, abort) = (TaskTracker::new(), CancellationToken::new());
     // Dropping this future aborts the workers.
     let _abort = abort.clone().drop_guard();
@@ -121,6 +120,7 @@ pub(crate) async fn run<Q: Queue, R: Resolver>(
     let (watching, watched) = (abort.clone(), Arc::clone(&crew.shared));
     tokio::spawn(async move { watching.run_until_cancelled(watched.watch_overload()).await });
     let sites = crew.shared.sites.begin();
+    let mut options = crew.shared.options();
     let mut seen = Change::default();
     let mut passed = Passed::default();
     let result = loop {
@@ -135,14 +135,19 @@ pub(crate) async fn run<Q: Queue, R: Resolver>(
             // Their routes may have changed.
             () = tokio::time::sleep(routing::KNOWN), if passed.held => {}
             () = crew.routed.notified() => {}
+            () = crew.shared.reloaded.notified() => {}
             () = drain.cancelled() => break Ok(()),
+        }
+        if !crew.shared.is_current(&options) {
+            options = crew.shared.options();
+            renew(&crew, &sites);
         }
         if crew.shared.overload.pauses() {
             passed.missed = true;
             continue;
         }
         let looked = tokio::select! {
-            looked = look(&crew, &sites) => looked,
+            looked = look(&crew, &sites, &options) => looked,
             () = drain.cancelled() => break Ok(()),
         };
         match looked {
@@ -158,6 +163,7 @@ pub(crate) async fn run<Q: Queue, R: Resolver>(
         tasks.spawn(async move { site.shelf.close().await });
     }
     tasks.close();
+    let patience = crew.shared.options().delivery.drain;
     if tokio::time::timeout(patience, tasks.wait()).await.is_err() {
         warn!(left = tasks.len(), "deliveries aborted at the end of the drain, to be tried again later");
         abort.cancel();
@@ -170,12 +176,24 @@ pub(crate) async fn run<Q: Queue, R: Resolver>(
     }
 }
 
+/// The options have changed.
+fn renew<Q: Queue, R: Resolver>(crew: &Crew<Q, R>, sites: &Mutex<Sites>) {
+    crew.routing.forget();
+    let gone = sites.lock().unwrap_or_else(PoisonError::into_inner).gone();
+    for site in gone {
+        crew.tasks.spawn(async move { site.shelf.close().await });
+    }
+}
+
 /// Hands every due class to its site, and hires the workers that sites want. It waits for the queue
 /// alone: a hired worker waits by itself. Classes that are held, or without a known route, are
 /// passed over.
-async fn look<Q: Queue, R: Resolver>(crew: &Arc<Crew<Q, R>>, sites: &Mutex<Sites>) -> Result<Passed, Error> {
+async fn look<Q: Queue, R: Resolver>(
+    crew: &Arc<Crew<Q, R>>,
+    sites: &Mutex<Sites>,
+    options: &Arc<RelayOptions>,
+) -> Result<Passed, Error> {
     let sites = || sites.lock().unwrap_or_else(PoisonError::into_inner);
-    let options = crew.shared.options();
     let delivery = &options.delivery;
     let make = |name, leads| {
         let shelf = Shelf::new(delivery.idle, crew.budget.clone());
@@ -188,7 +206,7 @@ async fn look<Q: Queue, R: Resolver>(crew: &Arc<Crew<Q, R>>, sites: &Mutex<Sites
         let more = classes.len() == PAGE;
         after = classes.last().cloned();
         for class in classes {
-            let leads = match routing::find(crew, &options, &class.key) {
+            let leads = match routing::find(crew, options, &class.key) {
                 Next::Site(leads) => leads,
                 Next::Asked => continue,
                 Next::Held => {
@@ -196,13 +214,18 @@ async fn look<Q: Queue, R: Resolver>(crew: &Arc<Crew<Q, R>>, sites: &Mutex<Sites
                     continue;
                 }
             };
-            let site = sites().of(&class.key, leads, make);
-            match site {
-                Some(site) => {
-                    if let Some(turn) = site.offer(class) {
-                        worker::hire(crew, turn);
-                    }
+            let offered = {
+                let mut sites = sites();
+                // Under the lock: what follows a change of options comes after this.
+                if !crew.shared.is_current(options) {
+                    passed.missed = true;
+                    return Ok(passed);
                 }
+                sites.of(&class.key, leads, make).map(|site| site.offer(class))
+            };
+            match offered {
+                Some(Some(turn)) => worker::hire(crew, turn),
+                Some(None) => {}
                 None => passed.missed = true,
             }
         }

@@ -194,7 +194,7 @@ impl Job {
         let whole = beginning(shared, &self.lease, &Bytes::new(), usize::MAX).await?;
         let body = report::without_content(&whole.octets)?;
         let own_name = &self.options.host_name;
-        let front = shared.signatures.of_report(own_name, &body, self.lease.message()).await;
+        let front = shared.signatures.of_report(&self.options, &body, self.lease.message()).await;
         let mut mail = self.outside.mail.clone();
         let octets = front.len().saturating_add(body.len());
         (mail.size, mail.body) = (u64::try_from(octets).ok(), None);

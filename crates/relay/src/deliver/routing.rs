@@ -104,6 +104,9 @@ pub(super) fn find<Q: Queue, R: Resolver>(
         tokio::select! {
             leads = ask(&crew, &options, &key) => {
                 crew.routing.answer(key, leads, options.delivery.retry.down_for());
+                if !crew.shared.is_current(&options) {
+                    crew.routing.forget();
+                }
                 crew.routed.notify_one();
             }
             () = crew.drain.cancelled() => {}
@@ -156,6 +159,14 @@ impl Routing {
         }
         let is_new = state.asked.len() < WAITING && state.asked.insert(key.clone());
         if is_new { Look::Ask } else { Look::Wait }
+    }
+
+    /// Forgets all answers: the application is asked again.
+    pub(super) fn forget(&self) {
+        let mut state = self.state();
+        state.known.clear();
+        state.routes.clear();
+        state.octets = 0;
     }
 
     /// Keeps an answer. A failure counts until the deliveries that are deferred for it come back.

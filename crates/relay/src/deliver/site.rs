@@ -5,7 +5,7 @@
 mod tests;
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
@@ -56,7 +56,6 @@ pub(super) struct Site {
     name: String,
     leads: Leads,
     state: Mutex<State>,
-    limit: usize,
     /// Connections that no worker uses.
     pub(super) shelf: Shelf<Connected>,
     /// Held by the worker that looks the hosts up. Other workers wait for its answer.
@@ -67,12 +66,16 @@ pub(super) struct Site {
 #[derive(Debug)]
 struct State {
     due: Due,
+    /// The most workers that options allow.
+    most: usize,
     workers: usize,
     /// Hired workers that have not called [`Turn::next`] yet.
     coming: usize,
     /// Workers whose servers are silent, by their numbers.
     silent: HashMap<u64, Silent>,
     next_number: u64,
+    /// Hosts of the route that failed, and have not been ready since.
+    failing: HashSet<Box<str>>,
     /// When a connection was last given up for one to a better host.
     returned: Option<Instant>,
     /// The site could not be reached: until when that counts, and why.
@@ -158,9 +161,9 @@ pub(super) enum Look {
 
 impl Site {
     pub(super) fn new(name: String, leads: Leads, limit: usize, shelf: Shelf<Connected>, health: Health) -> Self {
-        let (looking, limit) = (tokio::sync::Mutex::default(), limit.max(1));
-        let state = Mutex::new(State::new(Throttle::new(limit, Instant::now())));
-        Self { name, leads, state, limit, shelf, looking, health }
+        let (looking, most) = (tokio::sync::Mutex::default(), limit.max(1));
+        let state = Mutex::new(State::new(most, Throttle::new(most, Instant::now())));
+        Self { name, leads, state, shelf, looking, health }
     }
 
     pub(super) fn name(&self) -> &str {
@@ -195,7 +198,7 @@ impl Site {
     /// Returns `true` if one worker, whose server is not silent, is one too many: those that were
     /// stuck, or silent, work again.
     fn has_too_many(&self, state: &mut State) -> bool {
-        let limit = self.limit(state);
+        let limit = state.limit();
         if state.workers <= limit {
             return false;
         }
@@ -204,7 +207,7 @@ impl Site {
     }
 
     fn hire(self: &Arc<Self>, state: &mut State) -> Option<Turn> {
-        let limit = self.limit(state);
+        let limit = state.limit();
         if state.workers >= limit {
             let scouts = usize::from(state.has_others() && state.silent.len() >= state.workers);
             if state.working(&self.health) >= limit.saturating_add(scouts) {
@@ -220,11 +223,6 @@ impl Site {
         let number = state.next_number;
         state.next_number = number.wrapping_add(1);
         Some(Turn { site: Arc::clone(self), number, has_come: false, left: false })
-    }
-
-    /// The most workers. Deliveries to a site that is down make no connection.
-    fn limit(&self, state: &State) -> usize {
-        if state.is_down(Instant::now()) { self.limit } else { state.throttle.limit() }
     }
 
     /// When the next delivery may begin. `None`: now.
@@ -269,12 +267,34 @@ impl Site {
         is_idle && (must_be || (!is_down && !is_proven))
     }
 
+    /// The options have changed. What they may have decided is forgotten: the classes that are due,
+    /// which may lead elsewhere now, the hosts, and why they could not be reached. What the site has
+    /// taught stays.
+    pub(super) fn renew(&self, limit: usize) {
+        let mut state = self.state();
+        state.most = limit.max(1);
+        state.throttle.set_most(limit);
+        (state.due, state.found, state.down) = (Due::default(), None, None);
+    }
+
     /// Marks the site as unreachable: all its other due deliveries are deferred for the same
     /// reason, without an attempt.
     pub(super) fn mark_down(&self, why: Unreachable, wait: Duration) {
         let (mut state, now) = (self.state(), Instant::now());
         state.down = Some((now + wait, why));
         (state.proven, state.doubtful) = (None, Some(now + DOUBTFUL));
+    }
+
+    /// A host that the route names has failed. Returns `true` if it had not before: the log has one
+    /// line for it. A site has as many as its route names.
+    pub(super) fn begins_to_fail(&self, host: &str) -> bool {
+        let mut state = self.state();
+        !state.failing.contains(host) && state.failing.insert(host.into())
+    }
+
+    /// A host is ready for mail. Returns `true` if it had failed.
+    pub(super) fn ends_to_fail(&self, host: &str) -> bool {
+        self.state().failing.remove(host)
     }
 
     pub(super) fn mark_up(&self) {
@@ -335,13 +355,15 @@ impl Site {
 }
 
 impl State {
-    fn new(throttle: Throttle) -> Self {
+    fn new(most: usize, throttle: Throttle) -> Self {
         Self {
             due: Due::default(),
+            most,
             workers: 0,
             coming: 0,
             silent: HashMap::new(),
             next_number: 0,
+            failing: HashSet::new(),
             returned: None,
             down: None,
             found: None,
@@ -356,6 +378,11 @@ impl State {
     fn at_work(&self) -> usize {
         let waiters = usize::from(self.waiter.is_some()).saturating_add(self.coming);
         self.workers.saturating_sub(waiters)
+    }
+
+    /// The most workers. Deliveries to a site that is down make no connection.
+    fn limit(&self) -> usize {
+        if self.is_down(Instant::now()) { self.most } else { self.throttle.limit() }
     }
 
     fn is_down(&self, now: Instant) -> bool {

@@ -29,6 +29,12 @@ impl KnownSites {
         sites
     }
 
+    /// The options have changed. Sites of routes for which `stays` is `false` are forgotten.
+    pub(crate) fn renew(&self, limit: usize, stays: impl Fn(&Route) -> bool) {
+        let sites = Arc::clone(&self.0.lock().unwrap_or_else(PoisonError::into_inner));
+        sites.lock().unwrap_or_else(PoisonError::into_inner).renew(limit, stays);
+    }
+
     pub(crate) fn states(&self) -> Vec<SiteState> {
         let sites = Arc::clone(&self.0.lock().unwrap_or_else(PoisonError::into_inner));
         let sites: Vec<_> = sites.lock().unwrap_or_else(PoisonError::into_inner).all().collect();
@@ -43,6 +49,8 @@ pub(crate) struct Sites {
     by_domain: Kept<RoutingKey>,
     /// By route: sites whose hosts the route names.
     by_route: Kept<Arc<Route>>,
+    /// Sites of routes that are gone, whose connections are still to be closed.
+    gone: Vec<Arc<Site>>,
 }
 
 impl Sites {
@@ -67,6 +75,19 @@ impl Sites {
     /// All of them.
     pub(super) fn all(&self) -> impl Iterator<Item = Arc<Site>> {
         self.by_domain.sites.values().chain(self.by_route.sites.values()).cloned()
+    }
+
+    /// Each site asks anew. Those of routes that are gone end with their running deliveries.
+    fn renew(&mut self, limit: usize, stays: impl Fn(&Route) -> bool) {
+        self.all().for_each(|site| site.renew(limit));
+        let stays = |site: &Site| site.leads().as_ref().is_ok_and(|route| stays(route));
+        self.gone.extend(self.by_domain.part_with(&stays));
+        self.gone.extend(self.by_route.part_with(&stays));
+    }
+
+    /// The sites whose connections are to be closed, once.
+    pub(super) fn gone(&mut self) -> Vec<Arc<Site>> {
+        std::mem::take(&mut self.gone)
     }
 
     /// Forgets sites without work.
@@ -116,6 +137,11 @@ impl<K: Hash + Eq + Clone> Kept<K> {
             tokio::spawn(async move { replaced.shelf.close().await });
         }
         Some(site)
+    }
+
+    /// Forgets the sites that do not stay, and returns them.
+    fn part_with(&mut self, stays: &impl Fn(&Site) -> bool) -> impl Iterator<Item = Arc<Site>> {
+        self.sites.extract_if(|_, site| !stays(site)).map(|(_, site)| site)
     }
 
     /// The number of those left sets when to look next, so that each look costs little.

@@ -85,6 +85,11 @@ impl Throttle {
         Self { window: Window::new(most), pace: Pace::new(now), rest: None }
     }
 
+    /// Changes the most connections that the site may have.
+    pub(super) fn set_most(&mut self, most: usize) {
+        self.window.set_most(most);
+    }
+
     /// The connections that the site may have now.
     pub(super) const fn limit(&self) -> usize {
         match &self.rest {

@@ -38,6 +38,12 @@ impl Window {
         Self { now: FIRST.min(most), most, taken: 0, starts: true, cut: None, cuts: 0, fits: 0 }
     }
 
+    /// Changes the most that it may become.
+    pub(super) fn set_most(&mut self, most: usize) {
+        self.most = most.max(1);
+        self.now = self.now.min(self.most);
+    }
+
     pub(super) const fn limit(&self) -> usize {
         self.now
     }

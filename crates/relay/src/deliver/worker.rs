@@ -119,6 +119,7 @@ async fn work<Q: Queue, R: Resolver>(crew: Arc<Crew<Q, R>>, mut turn: Turn, plac
             }
         }
         is_prepared = false;
+        let options = crew.shared.options();
         let Some(class) = turn.next() else {
             // It is kept, or closed, before the worker leaves: so the next hop never sees more
             // connections than the limit.
@@ -129,7 +130,12 @@ async fn work<Q: Queue, R: Resolver>(crew: Arc<Crew<Q, R>>, mut turn: Turn, plac
             }
             continue;
         };
-        let options = crew.shared.options();
+        if !crew.shared.is_current(&options) {
+            // The class may lead elsewhere by now, and the loop finds that out.
+            crew.shared.reloaded.notify_one();
+            turn.site().is_unused();
+            continue;
+        }
         match claim(&crew, turn.site(), &class, &options).await {
             Ok(Some(claimed)) => {
                 connection = connection.or_else(|| turn.site().shelf.take());
@@ -169,12 +175,13 @@ async fn claim<Q: Queue, R: Resolver>(
     crew: &Arc<Crew<Q, R>>,
     site: &Arc<Site>,
     class: &DueClass,
-    options: &RelayOptions,
+    options: &Arc<RelayOptions>,
 ) -> Result<Option<Claimed>, Error> {
     let from = std::slice::from_ref(class);
     let claim = Claim { from, max: 1, lease: options.delivery.lease };
     let claimed = crew.shared.queue.claim(claim).await?.pop();
     if claimed.is_some()
+        && crew.shared.is_current(options)
         && let Some(turn) = site.offer(class.clone())
     {
         hire(crew, turn);

@@ -258,7 +258,7 @@ impl<'s> Letter<'s> {
             warn!(%message, sender = %to, "report withheld, larger than this sender may get");
             return None;
         }
-        let mut front = shared.signatures.of_report(own_name, &report.body, message).await;
+        let mut front = shared.signatures.of_report(&options, &report.body, message).await;
         // An unsigned report is better than a shorter one, or none.
         if front.len() > granted.saturating_sub(report.body.len()) {
             front = Bytes::new();

@@ -4,7 +4,10 @@
 use std::{
     collections::HashMap,
     hash::{BuildHasher as _, RandomState},
-    sync::{Mutex, MutexGuard, PoisonError},
+    sync::{
+        Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU32, Ordering::Relaxed},
+    },
     time::Duration,
 };
 
@@ -18,7 +21,7 @@ pub(crate) struct Budget {
     hash: RandomState,
     /// By the hash of the sender. Senders with the same hash share one account.
     senders: Mutex<Senders>,
-    reports: u32,
+    reports: AtomicU32,
 }
 
 #[derive(Debug, Default)]
@@ -59,14 +62,19 @@ const SWEEP: Duration = Duration::from_secs(60);
 impl Budget {
     /// Makes a budget with this number of reports an hour for each sender.
     pub(crate) fn new(reports: u32) -> Self {
-        Self { hash: RandomState::new(), senders: Mutex::default(), reports }
+        Self { hash: RandomState::new(), senders: Mutex::default(), reports: AtomicU32::new(reports) }
+    }
+
+    /// Changes the number of reports an hour.
+    pub(crate) fn set_reports(&self, reports: u32) {
+        self.reports.store(reports, Relaxed);
     }
 
     /// Takes a report for a sender, about a message of `came_in` octets. `None`: the sender has had
     /// its share.
     pub(crate) fn take(&self, sender: &str, came_in: u64) -> Option<Grant> {
         let hash = self.hash.hash_one(sender.to_ascii_lowercase());
-        let full = f64::from(self.reports);
+        let full = f64::from(self.reports.load(Relaxed));
         let now = Instant::now();
         let mut senders = self.senders();
         senders.make_room(now);

@@ -5,10 +5,7 @@ use std::{fmt, num::NonZero, sync::Arc, thread::available_parallelism, time::Sys
 use bytes::Bytes;
 use posthaste_auth::dkim::{self, Algorithm, SignError, Signer};
 use posthaste_queue::MessageId;
-use posthaste_server::{
-    Refusal, refusal,
-    wire::{BodyType, Domain},
-};
+use posthaste_server::{Refusal, refusal, wire::BodyType};
 use thiserror::Error;
 use tokio::{sync::Semaphore, task::spawn_blocking};
 use tracing::warn;
@@ -108,7 +105,6 @@ impl DkimOptions {
 
 /// The signer of a relay.
 pub(crate) struct Signatures {
-    options: Option<DkimOptions>,
     /// Threads that work with RSA at once.
     threads: Arc<Semaphore>,
 }
@@ -122,29 +118,42 @@ struct Active {
     threads: Arc<Semaphore>,
 }
 
-impl Signatures {
-    pub(crate) fn new(options: &RelayOptions) -> Self {
+impl Default for Signatures {
+    fn default() -> Self {
         let processors = available_parallelism().map_or(1, NonZero::get);
-        Self { options: options.dkim.clone(), threads: Arc::new(Semaphore::new(processors)) }
+        Self { threads: Arc::new(Semaphore::new(processors)) }
     }
+}
 
+impl Signatures {
     /// Begins the message of a client.
-    pub(crate) fn of_client(&self, logged_in: bool, trusted: bool, body: Option<BodyType>) -> Signing {
+    pub(crate) fn of_client(
+        &self,
+        options: &RelayOptions,
+        logged_in: bool,
+        trusted: bool,
+        body: Option<BodyType>,
+    ) -> Signing {
         let is_signed = |options: &DkimOptions| match options.sign_for {
             SignFor::Submitted => logged_in,
             SignFor::Trusted => trusted,
         };
-        self.begin(body, is_signed)
+        self.begin(options, body, is_signed)
     }
 
     /// Begins a message of the application.
-    pub(crate) fn of_application(&self, body: Option<BodyType>) -> Signing {
-        self.begin(body, |_| true)
+    pub(crate) fn of_application(&self, options: &RelayOptions, body: Option<BodyType>) -> Signing {
+        self.begin(options, body, |_| true)
     }
 
-    fn begin(&self, body: Option<BodyType>, is_signed: impl Fn(&DkimOptions) -> bool) -> Signing {
+    fn begin(
+        &self,
+        options: &RelayOptions,
+        body: Option<BodyType>,
+        is_signed: impl Fn(&DkimOptions) -> bool,
+    ) -> Signing {
         // A host without BINARYMIME would have to encode it again.
-        let options = self.options.as_ref().filter(|_| body != Some(BodyType::BinaryMime));
+        let options = options.dkim.as_ref().filter(|_| body != Some(BodyType::BinaryMime));
         Signing(options.filter(|options| is_signed(options)).map(|options| Active {
             signing: options.signer.begin(),
             unsignable: options.unsignable,
@@ -153,12 +162,12 @@ impl Signatures {
     }
 
     /// The signatures of a report by this host about a message. Empty: there are none.
-    pub(crate) async fn of_report(&self, own_name: &Domain, report: &Bytes, about: MessageId) -> Bytes {
-        let Some(options) = &self.options else { return Bytes::new() };
-        if options.signer.keys().find(own_name, SystemTime::now()).is_empty() {
+    pub(crate) async fn of_report(&self, options: &RelayOptions, report: &Bytes, about: MessageId) -> Bytes {
+        let Some(dkim) = &options.dkim else { return Bytes::new() };
+        if dkim.signer.keys().find(&options.host_name, SystemTime::now()).is_empty() {
             return Bytes::new();
         }
-        let (signer, report) = (options.signer.clone(), report.clone());
+        let (signer, report) = (dkim.signer.clone(), report.clone());
         // A report may have some MiB.
         let signed = blocking(&self.threads, move || signer.sign(&report, SystemTime::now())).await;
         signed.unwrap_or_else(|error| {
@@ -242,7 +251,7 @@ impl SignatureError {
 /// Without the keys.
 impl fmt::Debug for Signatures {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Signatures").field("options", &self.options).finish_non_exhaustive()
+        f.debug_struct("Signatures").finish_non_exhaustive()
     }
 }
 
@@ -261,21 +270,21 @@ mod tests {
     const RSA: &[u8] = include_bytes!("../../../auth/tests/keys/rsa-2048.pem");
     const ED25519: &[u8] = include_bytes!("../../../auth/tests/keys/ed25519.pem");
 
-    fn signatures() -> Signatures {
+    fn options() -> RelayOptions {
         let mut ring = KeyRing::new();
         for (domain, text) in [("rsa.test", RSA), ("ed.test", ED25519)] {
             ring.add(SigningKey::new(domain, "s", text).unwrap()).unwrap();
         }
         let mut options = RelayOptions::new("relay.test".parse().unwrap());
         options.dkim = Some(DkimOptions::new(Signer::new(ring, SignerOptions::default())));
-        Signatures::new(&options)
+        options
     }
 
     #[tokio::test]
     async fn rsa_waits_for_its_thread_and_ed25519_needs_none() {
-        let signatures = signatures();
+        let (signatures, options) = (Signatures::default(), options());
         let begin = |from: &str| {
-            let mut signing = signatures.of_application(None);
+            let mut signing = signatures.of_application(&options, None);
             signing.update(format!("From: a@{from}\r\n\r\nx\r\n").as_bytes());
             signing
         };

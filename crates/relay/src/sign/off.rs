@@ -2,14 +2,11 @@
 
 use bytes::Bytes;
 use posthaste_queue::MessageId;
-use posthaste_server::{
-    Refusal,
-    wire::{BodyType, Domain},
-};
+use posthaste_server::{Refusal, wire::BodyType};
 
 use crate::{RelayOptions, SubmitError};
 
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(crate) struct Signatures;
 
 #[derive(Debug)]
@@ -20,19 +17,21 @@ pub(crate) struct Signing;
 pub(crate) enum SignatureError {}
 
 impl Signatures {
-    pub(crate) const fn new(_: &RelayOptions) -> Self {
-        Self
-    }
-
-    pub(crate) const fn of_client(&self, _logged_in: bool, _trusted: bool, _: Option<BodyType>) -> Signing {
+    pub(crate) const fn of_client(
+        &self,
+        _: &RelayOptions,
+        _logged_in: bool,
+        _trusted: bool,
+        _: Option<BodyType>,
+    ) -> Signing {
         Signing
     }
 
-    pub(crate) const fn of_application(&self, _: Option<BodyType>) -> Signing {
+    pub(crate) const fn of_application(&self, _: &RelayOptions, _: Option<BodyType>) -> Signing {
         Signing
     }
 
-    pub(crate) fn of_report(&self, _: &Domain, _: &Bytes, _: MessageId) -> std::future::Ready<Bytes> {
+    pub(crate) fn of_report(&self, _: &RelayOptions, _: &Bytes, _: MessageId) -> std::future::Ready<Bytes> {
         std::future::ready(Bytes::new())
     }
 }

@@ -22,6 +22,7 @@ mod panics;
 mod parameters;
 mod published;
 mod reception;
+mod reload;
 mod reports;
 mod require_tls;
 mod rules;

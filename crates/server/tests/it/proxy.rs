@@ -159,7 +159,7 @@ async fn a_proxys_connection_without_a_good_header_is_closed_without_a_word() {
         (b"PROXYTCP4 192.0.2.7 198.51.100.1 5678 25\r\n".to_vec(), missing),
         (b"\r\n\r\n\0\r\nQUIT\r\n".to_vec(), missing),
         // The connection ends within it.
-        (b"PROXY TCP4 192.0.2.7".to_vec(), missing),
+        (b"PROXY TCP4 192.0.2.7".to_vec(), "ended within its PROXY header"),
         (b"PROXY \r\n".to_vec(), malformed),
         (b"PROXY TCP4\r\n1234567890".to_vec(), malformed),
         (b"PROXY TCP4 192.0.2.7 198.51.100.1 5678\r\n".to_vec(), malformed),
@@ -183,7 +183,7 @@ async fn a_proxys_connection_without_a_good_header_is_closed_without_a_word() {
         let mut said = Vec::new();
         let _ = stream.read_to_end(&mut said).await;
         assert!(said.is_empty(), "{}", octets.escape_ascii());
-        let lines = log.lines("PROXY header missing, connection closed");
+        let lines = log.lines("PROXY header not accepted, connection closed");
         assert!(lines.last().is_some_and(|line| line.contains(reason)), "{}: {lines:?}", octets.escape_ascii());
     }
     assert_eq!(log.lines("").len(), 21);

@@ -269,7 +269,7 @@ async fn a_probe_that_says_nothing_is_a_debug_line_on_every_kind_of_listener() {
     let behind_proxies = || Some("127.0.0.1".parse().unwrap());
     for (tls, proxies, octets, expected) in [
         (Tls::Off, behind_proxies(), &b""[..], "DEBUG connection lost before its PROXY header"),
-        (Tls::Off, behind_proxies(), b"P", "WARN PROXY header missing"),
+        (Tls::Off, behind_proxies(), b"P", "WARN PROXY header not accepted"),
         (Tls::Implicit(config.clone()), None, b"", "DEBUG connection lost"),
         (Tls::Implicit(config.clone()), None, b"\x16", "INFO connection lost"),
         (Tls::Implicit(config), None, b"EHLO c.test\r\n", "INFO connection lost"),

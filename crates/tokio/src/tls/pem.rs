@@ -2,7 +2,7 @@
 
 use std::{
     fmt,
-    fs::File,
+    fs::{self, File},
     io::{self, Read as _},
     path::Path,
 };
@@ -29,11 +29,15 @@ impl Pem {
     /// Reads a file of at most 4 MiB. Blocks.
     ///
     /// # Errors
-    /// [`TlsError::File`], also when the file is longer.
+    /// [`TlsError::File`], also when the file is longer, or a pipe or a device, for which the caller
+    /// could wait for ever.
     pub fn file(path: impl AsRef<Path>) -> Result<Self, TlsError> {
         let path = path.as_ref();
         let read = || {
             let mut text = Vec::new();
+            if !fs::metadata(path)?.is_file() {
+                return Err(io::Error::new(io::ErrorKind::InvalidInput, "it is no regular file"));
+            }
             File::open(path)?.take(MAX_FILE + 1).read_to_end(&mut text)?;
             if text.len() as u64 > MAX_FILE {
                 return Err(io::Error::new(io::ErrorKind::FileTooLarge, "it has more than 4 MiB"));
@@ -59,17 +63,25 @@ impl Pem {
         }
     }
 
-    /// The first private key, in PKCS #8, PKCS #1 or SEC 1.
+    /// The one private key, in PKCS #8, PKCS #1 or SEC 1.
     ///
     /// # Errors
-    /// [`TlsError::NotPem`], [`TlsError::NoKey`], [`TlsError::EncryptedKey`].
+    /// [`TlsError::NotPem`], also when there are several, [`TlsError::NoKey`],
+    /// [`TlsError::EncryptedKey`].
     pub fn private_key(&self) -> Result<PrivateKeyDer<'static>, TlsError> {
         self.check_encoding()?;
-        PrivateKeyDer::from_pem_slice(&self.text).map_err(|error| match error {
+        let key = PrivateKeyDer::from_pem_slice(&self.text).map_err(|error| match error {
             _ if self.has_encrypted_key() => TlsError::EncryptedKey { name: self.name.clone() },
+            pem::Error::NoItemsFound if self.has_line(b"-----BEGIN OPENSSH PRIVATE KEY-----") => {
+                self.fault("its key is in the form of OpenSSH; write it anew with `ssh-keygen -p -m PKCS8 -f FILE`")
+            }
             pem::Error::NoItemsFound => TlsError::NoKey { name: self.name.clone() },
             error => self.not_pem(error),
-        })
+        })?;
+        match PrivateKeyDer::pem_slice_iter(&self.text).count() {
+            0 | 1 => Ok(key),
+            keys => Err(self.fault(&format!("it has {keys} private keys; leave only that of the certificate in it"))),
+        }
     }
 
     /// The name of the text in errors.
@@ -79,17 +91,27 @@ impl Pem {
 
     /// The marks of PKCS #8 (RFC 5958) and of the older form (RFC 1421 section 4.6.1.1).
     fn has_encrypted_key(&self) -> bool {
-        let marks = [&b"-----BEGIN ENCRYPTED PRIVATE KEY-----"[..], b"Proc-Type: 4,ENCRYPTED"];
-        self.text.split(|octet| matches!(octet, b'\n' | b'\r')).any(|line| marks.contains(&line.trim_ascii()))
+        self.has_line(b"-----BEGIN ENCRYPTED PRIVATE KEY-----") || self.has_line(b"Proc-Type: 4,ENCRYPTED")
     }
 
-    /// A byte-order mark would hide the section behind it.
+    fn has_line(&self, wanted: &[u8]) -> bool {
+        self.text.split(|octet| matches!(octet, b'\n' | b'\r')).any(|line| line.trim_ascii() == wanted)
+    }
+
+    fn fault(&self, fault: &str) -> TlsError {
+        TlsError::NotPem { name: self.name.clone(), fault: fault.to_owned() }
+    }
+
+    /// A byte-order mark would hide the section behind it. DER has none.
     fn check_encoding(&self) -> Result<(), TlsError> {
+        // A sequence whose length has more than one octet, as all keys and certificates are.
+        if matches!(self.text.as_slice(), [0x30, 0x81..=0x84, ..]) {
+            return Err(self.fault("it is DER; for PEM use `openssl x509` or `openssl pkey` with `-inform DER`"));
+        }
         const UTF_8: &[u8] = b"\xef\xbb\xbf-----BEGIN";
         let is_utf_16 = self.text.starts_with(b"\xff\xfe") || self.text.starts_with(b"\xfe\xff");
         if is_utf_16 || self.text.windows(UTF_8.len()).any(|octets| octets == UTF_8) {
-            let fault = "it has a byte-order mark; save it as plain text in ASCII".to_owned();
-            return Err(TlsError::NotPem { name: self.name.clone(), fault });
+            return Err(self.fault("it has a byte-order mark; save it as plain text in ASCII"));
         }
         Ok(())
     }

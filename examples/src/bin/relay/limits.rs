@@ -45,14 +45,16 @@ pub(crate) fn fit(config: &mut Config, descriptors: Option<u64>) {
     );
 }
 
-/// A line for an operator who gives the relay few descriptors. `None`: it has enough.
+/// That the numbers of a configuration are too high for these descriptors, and what the relay would
+/// run with. `None`: there are enough.
 pub(crate) fn shortage(config: &Config, descriptors: Option<u64>) -> Option<String> {
-    let (connections, concurrency) = (config.server.connections, config.relay.delivery.concurrency);
-    let (mut fewer, mut less) = (connections, concurrency);
-    let descriptors = descriptors?;
-    let needed = shrink(&mut fewer, &mut less, descriptors)?;
+    let wanted = (config.server.connections, config.relay.delivery.concurrency);
+    let ((mut connections, mut concurrency), descriptors) = (wanted, descriptors?);
+    let needed = shrink(&mut connections, &mut concurrency, descriptors)?;
     Some(format!(
-        "{descriptors} open files are allowed, and limits.connections {connections} and delivery.concurrency {concurrency} may need {needed}; the relay runs with {fewer} and {less}; allow more (LimitNOFILE= of systemd, ulimit -n), or configure less"
+        "{}: warning: limits.connections {} and delivery.concurrency {} need {needed} descriptors, and here {descriptors} \
+         are allowed, for {connections} and {concurrency}; allow more (LimitNOFILE= of systemd, ulimit -n), or configure less",
+        config.name, wanted.0, wanted.1,
     ))
 }
 

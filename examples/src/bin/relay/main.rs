@@ -6,6 +6,7 @@ mod demo;
 mod leads;
 mod limits;
 mod log;
+mod reload;
 mod secret;
 mod serve;
 mod usage;
@@ -34,17 +35,18 @@ struct Arguments {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Show what the relay does, on loopback: a few thousand messages through an on-disk queue to a
-    /// next hop that refuses some and defers others. Exits 0 only if every message was delivered or
-    /// reported.
+    /// Show what the relay does, on loopback: a few thousand messages through an on-disk queue to two
+    /// next hops that refuse some and defer others. Half-way the first one is killed. Exits 0 only if
+    /// every message was delivered or reported.
     Demo(demo::Options),
     /// Run the relay until SIGTERM, SIGINT or SIGQUIT. What is left in the queue is delivered after
     /// the next start.
     ///
     /// The first of these signals begins a drain: clients and deliveries have 30 seconds to end.
-    /// The second ends the relay at once. SIGHUP reads the files of the certificates and of the
-    /// routes' passwords again; what is in use stays if a file is wrong. SIGUSR1 and SIGUSR2 only
-    /// write a line to the log. A changed configuration is read at the next start.
+    /// The second ends the relay at once. SIGHUP reads the configuration again, and all files that
+    /// it names. If one has a mistake, all that is in use stays, and the log says what is wrong. So
+    /// it is if something has changed that needs a restart: the log names it. SIGUSR1 and SIGUSR2
+    /// only write a line to the log.
     #[command(after_help = EXITS)]
     Serve {
         /// The configuration.
@@ -100,8 +102,10 @@ fn main() -> ExitCode {
     let entered = runtime.enter();
     let result = match arguments.command {
         Command::Demo(options) => runtime.block_on(demo::run(options)),
-        Command::Serve { config } => with(config, |config| runtime.block_on(serve::run(config, descriptors))),
-        Command::Check { config, question } => with(config, |config| check(&config, &question, descriptors)),
+        Command::Serve { config } => {
+            with(config.clone(), |read| runtime.block_on(serve::run(config, read, descriptors)))
+        }
+        Command::Check { config, question } => with(config, |config| check(config, &question, descriptors)),
         Command::Verifier { iterations } => print_verifier(iterations),
         Command::Status { config } => with(config, |config| runtime.block_on(control::ask(&config))),
     };
@@ -147,14 +151,15 @@ impl Failure {
     }
 }
 
-fn check(config: &Config, question: &leads::Question, descriptors: Option<u64>) -> Result<(), Failure> {
+fn check(mut config: Config, question: &leads::Question, descriptors: Option<u64>) -> Result<(), Failure> {
+    config.warnings.extend(limits::shortage(&config, descriptors));
     for warning in &config.warnings {
         eprintln!("{warning}");
     }
-    if let Err(problem) = serve::resolver(config) {
+    if let Err(problem) = serve::resolver(&config) {
         return Err(Failure::Configuration(format!("{}: servers: {problem}", config.name)));
     }
-    if let Some(answer) = question.answer(config)? {
+    if let Some(answer) = question.answer(&config)? {
         return print(&answer);
     }
     let also = match config.warnings.len() {
@@ -166,8 +171,7 @@ fn check(config: &Config, question: &leads::Question, descriptors: Option<u64>) 
     let publish = if records.is_empty() { "" } else { "\nThe public keys for DKIM, as zone files have them:\n" };
     // It is about this machine, and no mistake of the configuration.
     let memory = usage::MemoryLimits::find(config.memory_limit).shortage();
-    let shortages = limits::shortage(config, descriptors).into_iter().chain(memory);
-    let machine: String = shortages.map(|shortage| format!("This machine: {shortage}.\n")).collect();
+    let machine = memory.map_or_else(String::new, |shortage| format!("This machine: {shortage}.\n"));
     let routes: String = config.routes.iter().map(|route| format!("  {route}\n")).collect();
     let routes = format!("\nThe routes, in order:\n{routes}");
     print(&format!("{}: no mistake found{also}\n{machine}{routes}{publish}{records}", config.name))

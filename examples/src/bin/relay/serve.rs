@@ -1,6 +1,10 @@
 //! `relay serve`.
 
-use std::{net::SocketAddr, path::Path, sync::Arc};
+use std::{
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
 use posthaste::client::{
     HickoryResolver, Published, TrustAnchors,
@@ -18,13 +22,16 @@ use tracing::{info, warn};
 
 use crate::{
     Failure,
-    config::{Config, Dane, Policies, RouteLogin, ServerCertificates},
-    control, limits, log, secret,
+    config::{Config, Dane, Guards, Policies, ServerCertificates},
+    control, limits, log,
+    reload::{self, Kept, Live},
+    secret,
     usage::{self, MemoryLimits},
 };
 
-/// Runs the relay until a signal ends it. `descriptors`: how many it may have.
-pub(crate) async fn run(mut config: Config, descriptors: Option<u64>) -> Result<(), Failure> {
+/// Runs the relay until a signal ends it. `path`: where the configuration comes from.
+/// `descriptors`: how many it may have.
+pub(crate) async fn run(path: Option<PathBuf>, mut config: Config, descriptors: Option<u64>) -> Result<(), Failure> {
     // Other users may not read what the relay makes.
     rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o077));
     log::start();
@@ -32,7 +39,6 @@ pub(crate) async fn run(mut config: Config, descriptors: Option<u64>) -> Result<
     let drain = CancellationToken::new();
     tokio::spawn(Signals::listen().map_err(Failure::run)?.end(drain.clone()));
     let hangup = signal(SignalKind::hangup()).map_err(Failure::run)?;
-    tokio::spawn(renew(hangup, config.certificates.take(), std::mem::take(&mut config.logins)));
     for warning in &config.warnings {
         warn!("{warning}");
     }
@@ -43,7 +49,8 @@ pub(crate) async fn run(mut config: Config, descriptors: Option<u64>) -> Result<
     }
     let resolver = resolver(&config).map_err(Failure::Run)?;
     let mut options = LogOptions::default();
-    options.max_body = config.max_message.saturating_add(64 * 1_024);
+    // The listeners refuse what is too large, and their limit may change.
+    options.max_body = u64::MAX;
     // For each delivery that makes progress there may be three that are silent.
     options.max_leases = options.max_leases.max(config.relay.delivery.concurrency.saturating_mul(4));
     memory.fit(&mut options, &mut config.server);
@@ -56,26 +63,32 @@ pub(crate) async fn run(mut config: Config, descriptors: Option<u64>) -> Result<
         let secret = secret::load(&config.queue).map_err(Failure::run)?;
         options.accounts = Some(config.accounts.keys(secret).map_err(Failure::run)?);
     }
-    let mut listeners = Vec::new();
+    let (mut listeners, mut settings) = (Vec::new(), Vec::new());
     for listener in config.listeners {
         let bound = Listener::bind(listener.address, listener.settings).await.map_err(Failure::run)?;
         let address = bound.local_address().map_err(Failure::run)?;
         info!("listening on {address}");
+        settings.push(Arc::clone(bound.settings()));
         let bound = bound.with_tls(listener.tls).with_proxies(listener.proxies);
         listeners.push(bound.with_xclient(listener.xclient).with_xforward(listener.xforward));
     }
-    let relay = Relay::builder(queue, resolver, options);
-    let relay = match config.recipients {
-        Some(recipients) => relay.recipients(recipients).build(),
-        None => relay.build(),
-    };
+    let published = options.delivery.published.clone();
+    let relay = Relay::new(queue, resolver, options);
     tokio::spawn(usage::report(relay.clone(), memory, descriptors));
     // Mail does not depend on it.
     let control = control::listen(&config.queue, relay.clone());
     if let Err(error) = &control {
         warn!(%error, "control socket not opened, `relay status` will not work; if the path is too long, choose a queue folder with a shorter name");
     }
-    let server = Server::new(config.guards.around(relay.service())).with_options(config.server);
+    let around = {
+        let relay = relay.clone();
+        move |guards: Guards| guards.around(relay.service())
+    };
+    let live = Arc::new(Live::new(around(config.guards), settings));
+    let certificates = config.certificates.as_ref().map(ServerCertificates::running);
+    let kept = Kept { path, fixed: config.fixed, queue: config.queue, published, certificates, descriptors };
+    tokio::spawn(reload::run(hangup, relay.clone(), Arc::clone(&live), around, kept, config.written));
+    let server = Server::new(live).with_options(config.server);
     let server = listeners.into_iter().fold(server, |server, listener| server.listen(listener));
     let served = relay.serve(server, drain.cancelled_owned()).await;
     drop(control);
@@ -143,26 +156,6 @@ fn stopped(why: impl std::fmt::Display) -> Failure {
     ))
 }
 
-/// Reads the certificates and the passwords of routes again at each SIGHUP. A signal that comes in
-/// the meantime counts once.
-async fn renew(mut hangup: Signal, certificates: Option<ServerCertificates>, logins: Vec<RouteLogin>) {
-    while hangup.recv().await.is_some() {
-        if certificates.is_none() && logins.is_empty() {
-            info!(
-                "SIGHUP reads certificates and passwords of routes again, and there are none; a changed configuration is read at the next start"
-            );
-            continue;
-        }
-        let (certificates, logins) = (certificates.clone(), logins.clone());
-        // Not on a thread that carries mail: the files may be on a slow disk.
-        let renewed = tokio::task::spawn_blocking(move || {
-            certificates.iter().for_each(ServerCertificates::renew);
-            logins.iter().for_each(RouteLogin::renew);
-        });
-        drop(renewed.await);
-    }
-}
-
 /// The signals that end this process, and those that do nothing.
 struct Signals {
     end: [Signal; 3],
@@ -207,7 +200,7 @@ impl Signals {
                 _ = user_1.recv() => "SIGUSR1",
                 _ = user_2.recv() => "SIGUSR2",
             };
-            info!("{name} does nothing yet; a changed configuration is read at the next start");
+            info!("{name} does nothing yet; SIGHUP reads the configuration again");
         }
     }
 }

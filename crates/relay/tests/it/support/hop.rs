@@ -137,6 +137,11 @@ impl Hop {
         self.state.connections.load(SeqCst)
     }
 
+    /// The connections that are open.
+    pub(crate) fn open(&self) -> usize {
+        self.state.open.load(SeqCst)
+    }
+
     /// The most connections that were open at once.
     pub(crate) fn most(&self) -> usize {
         self.state.most.load(SeqCst)

@@ -6,7 +6,7 @@ use posthaste::server::{ScramKey, UnknownUsers, session::sasl::MIN_ITERATIONS, w
 use super::file::Account;
 
 /// The accounts as they were written.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(crate) struct AccountsConfig(Vec<(String, Proof)>);
 
 #[derive(Debug)]

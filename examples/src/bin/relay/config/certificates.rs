@@ -1,5 +1,5 @@
-//! The certificates that clients are shown: from files to what listeners take, at the start and on
-//! SIGHUP.
+//! The certificates that clients are shown: from files to what listeners take, and to what is
+//! exchanged while they run.
 
 use std::{
     path::{Path, PathBuf},
@@ -18,27 +18,26 @@ use posthaste::server::{
     tls::{Certificates, Pem, TlsError, provider},
 };
 use tracing::{
-    error,
     field::display,
     info,
     subscriber::{NoSubscriber, with_default},
-    warn,
 };
 use webpki::EndEntityCert;
 
 use super::{file::TlsFiles, findings::Findings, tls::found};
 
-/// The certificates of the listeners, and the files that they come from. Clones share them.
-#[derive(Debug, Clone)]
+/// The certificates of the listeners.
+#[derive(Debug)]
 pub(crate) struct ServerCertificates {
     /// Certificate and key, in the order of the configuration.
-    files: Vec<(PathBuf, PathBuf)>,
+    pairs: Vec<(Pem, Pem)>,
+    chains: Vec<Chain>,
     certificates: Certificates,
     config: Arc<ServerConfig>,
-    host_name: String,
 }
 
 /// A certificate with those of its issuers, as a file has it.
+#[derive(Debug)]
 struct Chain {
     file: PathBuf,
     certificates: Vec<CertificateDer<'static>>,
@@ -52,7 +51,7 @@ pub(super) fn read(
     host_name: &str,
     findings: &mut Findings,
 ) -> Option<ServerCertificates> {
-    let (mut files, mut pairs, mut chains) = (Vec::new(), Vec::new(), Vec::new());
+    let (mut pairs, mut chains) = (Vec::new(), Vec::new());
     for tls in written {
         let Some(certificate) = &tls.certificate else { continue };
         let name = folder.join(&certificate.value);
@@ -61,21 +60,21 @@ pub(super) fn read(
         let key = tls.key.as_ref().and_then(|key| {
             let name = folder.join(&key.value);
             let pem = found(key.place, Pem::file(&name), findings)?;
-            found(key.place, pem.private_key(), findings).map(|_| (key.place, name, pem))
+            found(key.place, pem.private_key(), findings).map(|_| (key.place, pem))
         });
+        let has_chain = chain.is_some();
         if let Some(chain) = chain {
             if let Some(doubt) = chain.doubt() {
                 findings.warn(certificate.place, doubt);
             }
             chains.push(chain);
         }
-        if let (Some(pem), Some((key_place, key, key_pem))) = (pem, key) {
+        if let (Some(pem), Some((key_place, key_pem))) = (pem.filter(|_| has_chain), key) {
             let pair = [(pem, key_pem)];
             let fits = quietly(|| Certificates::new(&pair));
             let is_of_the_key = matches!(fits, Err(TlsError::KeyMismatch { .. } | TlsError::UnusableKey { .. }));
             let place = if is_of_the_key { key_place } else { certificate.place };
             if found(place, fits, findings).is_some() {
-                files.push((name, key));
                 pairs.extend(pair);
             }
         }
@@ -91,7 +90,7 @@ pub(super) fn read(
     }
     let certificates = found(first, quietly(|| Certificates::new(&pairs)), findings)?;
     let config = found(first, certificates.server_config(), findings)?;
-    Some(ServerCertificates { files, certificates, config, host_name: host_name.to_owned() })
+    Some(ServerCertificates { pairs, chains, certificates, config })
 }
 
 impl ServerCertificates {
@@ -100,34 +99,20 @@ impl ServerCertificates {
         &self.config
     }
 
-    /// Reads the files again, and exchanges the certificates if all of them are good. Otherwise the
-    /// listeners keep those that they have. The log says which. Blocks.
-    pub(crate) fn renew(&self) {
-        match self.exchange() {
-            Ok(chains) => {
-                for chain in &chains {
-                    chain.tell();
-                }
-                let doubts = chains.iter().filter_map(Chain::doubt).chain(missing_name(&chains, &self.host_name));
-                for doubt in doubts {
-                    warn!("{doubt}");
-                }
-            }
-            Err(error) => {
-                error!("certificates not exchanged, those in use stay: {error}; then send SIGHUP again");
-            }
-        }
+    /// What [`exchange`](Self::exchange) changes.
+    pub(crate) fn running(&self) -> Certificates {
+        self.certificates.clone()
     }
 
-    fn exchange(&self) -> Result<Vec<Chain>, TlsError> {
-        let (mut pairs, mut chains) = (Vec::new(), Vec::new());
-        for (certificate, key) in &self.files {
-            let pair = (Pem::file(certificate)?, Pem::file(key)?);
-            chains.push(Chain::of(certificate, &pair.0)?);
-            pairs.push(pair);
-        }
-        quietly(|| self.certificates.replace(&pairs))?;
-        Ok(chains)
+    /// Gives the listeners, which have those that are `running`, these certificates. Their names
+    /// and dates go to the log.
+    ///
+    /// # Errors
+    /// Nothing has changed then. These were checked, so only the machine can be the reason.
+    pub(crate) fn exchange(&self, running: &Certificates) -> Result<(), TlsError> {
+        quietly(|| running.replace(&self.pairs))?;
+        self.chains.iter().for_each(Chain::tell);
+        Ok(())
     }
 }
 

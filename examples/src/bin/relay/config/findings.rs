@@ -141,6 +141,15 @@ impl Findings {
         }
     }
 
+    /// File and line, for people.
+    pub(super) fn place(&self, place: Place) -> String {
+        let Some(source) = self.sources.get(place.source) else { return String::new() };
+        match place.offset {
+            Some(offset) => format!("{}:{}", source.name, source.line(offset)),
+            None => source.name.clone(),
+        }
+    }
+
     /// A line for each, in the order of their files and lines.
     pub(crate) fn into_lines(mut self) -> Vec<String> {
         self.found.sort_by_key(|finding| (finding.source, finding.line));

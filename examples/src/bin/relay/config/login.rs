@@ -1,14 +1,12 @@
-//! Who the relay logs in as at the hosts of a route. The password is read at the start and at
-//! SIGHUP.
+//! Who the relay logs in as at the hosts of a route.
 
 use std::{
     path::{Path, PathBuf},
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Mutex, PoisonError},
 };
 
 use posthaste::client::{Credentials, Login};
 use posthaste::server::wire::Secret;
-use tracing::{error, info};
 
 use super::{
     findings::{At, Findings},
@@ -21,12 +19,11 @@ use super::{
 /// Octets of a file with a password. The longest tokens of providers have a few hundred.
 const LONGEST: u64 = 1_024;
 
-/// A name with its password, and the file that has the password. Clones share the password.
+/// A login, and the file that has its password.
 #[derive(Debug, Clone)]
 pub(crate) struct RouteLogin {
-    user: String,
     pub(super) file: At<PathBuf>,
-    password: Arc<Mutex<Secret<String>>>,
+    login: Login,
 }
 
 impl RouteLogin {
@@ -37,7 +34,7 @@ impl RouteLogin {
         table.end(findings);
         let file = file.map(|file| At { value: folder.join(&file.value), place: file.place })?;
         match password(&file.value) {
-            Ok(password) => Some(Self { user: user?.value, file, password: Arc::new(Mutex::new(password)) }),
+            Ok(password) => Some(Self { file, login: known(user?.value, password) }),
             Err(problem) => {
                 findings.error(file.place, format_args!("{problem}; {}", remedy("login", "password_file")));
                 None
@@ -45,32 +42,33 @@ impl RouteLogin {
         }
     }
 
-    /// What a route takes. Each connection logs in with the password that counts by then.
+    /// What a route takes.
     pub(super) fn login(&self) -> Login {
-        let this = self.clone();
-        Login::asked(move || {
-            let password = this.password.lock().unwrap_or_else(PoisonError::into_inner).expose().clone();
-            let credentials = Credentials::new(this.user.clone(), password).into();
-            async { Ok(credentials) }
-        })
-    }
-
-    /// Reads the password again. The one in use stays if the file has a mistake. The log says
-    /// which. Blocks.
-    pub(crate) fn renew(&self) {
-        match password(&self.file.value) {
-            Ok(password) => {
-                *self.password.lock().unwrap_or_else(PoisonError::into_inner) = password;
-                info!(file = %self.file.value.display(), user = self.user, "password read again");
-            }
-            Err(problem) => {
-                error!(
-                    "password not exchanged, the one in use stays: {problem}; write it there, then send SIGHUP again"
-                );
-            }
-        }
+        self.login.clone()
     }
 }
+
+/// The login with this name and password: the same one as before, so that a route that has not
+/// changed is equal to what it was.
+fn known(user: String, password: Secret<String>) -> Login {
+    static KNOWN: Mutex<Vec<(String, Secret<String>, Login)>> = Mutex::new(Vec::new());
+    let mut logins = KNOWN.lock().unwrap_or_else(PoisonError::into_inner);
+    let is_same =
+        |(name, secret, _): &&(String, Secret<String>, Login)| *name == user && secret.expose() == password.expose();
+    if let Some((_, _, login)) = logins.iter().find(is_same) {
+        return login.clone();
+    }
+    if logins.len() >= MOST_LOGINS {
+        logins.clear();
+    }
+    let login = Login::from(Credentials::new(user.clone(), password.expose().clone()));
+    logins.push((user, password, login.clone()));
+    login
+}
+
+/// Logins that are remembered. Beyond it all are forgotten, and routes with a login begin anew at
+/// the next reading.
+const MOST_LOGINS: usize = 256;
 
 /// The one line of a file. No error shows it.
 fn password(file: &Path) -> Read<Secret<String>> {

@@ -8,6 +8,7 @@ mod conditions;
 mod dkim;
 mod file;
 mod findings;
+mod fixed;
 mod guards;
 mod keys;
 mod lists;
@@ -17,8 +18,10 @@ mod route;
 mod table;
 mod tls;
 mod values;
+mod written;
 
 use std::{
+    io::Read as _,
     net::SocketAddr,
     path::{Path, PathBuf},
     sync::Arc,
@@ -27,7 +30,7 @@ use std::{
 
 use posthaste::auth::dkim::{Signer, SignerOptions};
 use posthaste::client::session::client::ClientTimeouts;
-use posthaste::relay::{DeliveryOptions, DkimOptions, IpNet, RecipientTable, RelayOptions, future_release, offers};
+use posthaste::relay::{DeliveryOptions, DkimOptions, IpNet, RelayOptions, future_release, offers};
 use posthaste::server::{
     NetworkSet, ServerOptions, Tls,
     rustls::{ClientConfig, ServerConfig},
@@ -40,13 +43,15 @@ use posthaste::server::{
 
 pub(crate) use accounts::AccountsConfig;
 pub(crate) use certificates::ServerCertificates;
+use check::is_wanted;
 pub(crate) use file::Dane;
 use file::{File, ListenerTls};
 use findings::At;
 pub(crate) use findings::Findings;
+pub(crate) use fixed::{Fixed, differences};
 pub(crate) use guards::Guards;
-pub(crate) use login::RouteLogin;
 pub(crate) use route::text_of;
+pub(crate) use written::Written;
 
 /// Everything that the program needs to know.
 #[derive(Debug)]
@@ -59,12 +64,12 @@ pub(crate) struct Config {
     pub(crate) listeners: Vec<ListenerConfig>,
     /// `None`: no listener has TLS.
     pub(crate) certificates: Option<ServerCertificates>,
-    /// `None`: no route knows its mailboxes.
-    pub(crate) recipients: Option<RecipientTable>,
+    /// What a running relay cannot change.
+    pub(crate) fixed: Vec<Fixed>,
+    /// The keys that stand in the file.
+    pub(crate) written: Written,
     /// What the routes are, a line for each.
     pub(crate) routes: Vec<String>,
-    /// Those of the routes.
-    pub(crate) logins: Vec<RouteLogin>,
     pub(crate) dns: Vec<SocketAddr>,
     pub(crate) accounts: AccountsConfig,
     /// What to publish for the keys that sign, a line of a zone file for each.
@@ -73,7 +78,6 @@ pub(crate) struct Config {
     pub(crate) relay: RelayOptions,
     pub(crate) server: ServerOptions,
     pub(crate) guards: Guards,
-    pub(crate) max_message: u64,
     /// Octets of memory that the relay may have, beside what the system says.
     pub(crate) memory_limit: Option<u64>,
     pub(crate) policies: Policies,
@@ -128,6 +132,8 @@ const AUTH: MechanismSet =
 /// no privilege.
 const DEFAULT_ADDRESS: SocketAddr = SocketAddr::V4(std::net::SocketAddrV4::new(std::net::Ipv4Addr::LOCALHOST, 2525));
 const DEFAULT_CONCURRENCY: u16 = 200;
+/// Octets of a configuration: some 100,000 lines. Beyond it the relay does not start.
+const LONGEST: u64 = 8 << 20;
 
 impl Config {
     /// Reads a configuration, or takes the defaults. Nothing is started or made.
@@ -137,6 +143,7 @@ impl Config {
             None => ("the built-in configuration".to_owned(), String::new()),
         };
         let mut findings = Findings::new(&name, &text);
+        let written = Written::of(&text);
         let folder = path.and_then(Path::parent).unwrap_or(Path::new(""));
         let Some(file) = File::read(&text, folder, &mut findings) else { return Err(findings) };
         let verifies = check::verifies(&file);
@@ -159,7 +166,7 @@ impl Config {
         if findings.has_errors() {
             return Err(findings);
         }
-        Ok(Self::build(file, facts, certificates, dkim, name, findings.into_lines()))
+        Ok(Self::build(file, facts, certificates, dkim, (name, written), findings))
     }
 
     /// Puts together what was checked.
@@ -168,9 +175,11 @@ impl Config {
         facts: Facts<'_>,
         certificates: Option<ServerCertificates>,
         dkim: Option<dkim::DkimKeys>,
-        name: String,
-        warnings: Vec<String>,
+        (name, written): (String, Written),
+        findings: Findings,
     ) -> Self {
+        let fixed = fixed::of(&file, &facts, &findings);
+        let warnings = findings.into_lines();
         let Facts { host_name, queue, verified_tls, any_tls, .. } = facts;
         let mut settings = ServerSettings::new(host_name.clone());
         settings.limits.message_size = value(file.limits.message_size.as_ref()).unwrap_or(settings.limits.message_size);
@@ -204,9 +213,8 @@ impl Config {
         delivery.verified_tls = verified_tls.clone().filter(|_| requires_tls);
         let policies = Policies {
             dane: value(file.delivery.dane.as_ref()).filter(|_| follows).unwrap_or(Dane::Off),
-            mta_sts: verified_tls.clone().filter(|_| follows && check::is_wanted(file.delivery.mta_sts.as_ref())),
+            mta_sts: verified_tls.clone().filter(|_| follows && is_wanted(file.delivery.mta_sts.as_ref())),
         };
-        let max_message = settings.limits.message_size;
         let mut relay = RelayOptions::new(host_name);
         relay.policy.relay_from =
             file.relay_from.as_ref().map(|list| values_of(&list.value)).unwrap_or_default().into();
@@ -222,6 +230,7 @@ impl Config {
             options.unsignable = value(file.submission.unsignable.as_ref()).unwrap_or_default();
             options
         });
+        relay.recipients = route::recipients(&file);
         relay.routes = route::table(&file, verified_tls.as_ref(), &any_tls);
         relay.delivery = delivery;
         relay.overload = file.overload.options();
@@ -231,17 +240,16 @@ impl Config {
             queue,
             listeners: listeners(&file, &settings, certificates.as_ref().map(ServerCertificates::config)),
             certificates,
-            recipients: route::recipients(&file),
+            fixed,
+            written,
             routes: route::described(&file),
-            logins: route::logins(&file),
             dns: file.dns.as_ref().map(|servers| values_of(&servers.value)).unwrap_or_default(),
             guards: Guards::new(&file, &relay.policy.relay_from),
             dkim_records,
             relay,
             server: server(&file.limits),
             accounts: AccountsConfig::new(file.accounts),
-            max_message,
-            memory_limit: file.overload.memory_limit(),
+            memory_limit: value(file.overload.memory_limit.as_ref()),
             policies,
         }
     }
@@ -258,10 +266,16 @@ fn values_of<T: Clone>(list: &[At<T>]) -> Vec<T> {
 /// Reads the text of a configuration.
 fn read(path: &Path) -> Result<String, Findings> {
     let name = path.display().to_string();
-    let octets = std::fs::read(path).map_err(|error| {
+    let mut octets = Vec::new();
+    let read = std::fs::File::open(path).and_then(|file| file.take(LONGEST + 1).read_to_end(&mut octets));
+    read.map_err(|error| {
         let remedy = "name a file that is there, or leave --config out for the defaults";
         Findings::unreadable(&name, &format!("cannot read it: {error}; {remedy}"))
     })?;
+    if u64::try_from(octets.len()).map_or(true, |length| length > LONGEST) {
+        let problem = format!("it has more than {LONGEST} octets; put long lists into files of their own");
+        return Err(Findings::unreadable(&name, &problem));
+    }
     String::from_utf8(octets).map_err(|error| {
         let before =
             String::from_utf8_lossy(error.as_bytes().get(..error.utf8_error().valid_up_to()).unwrap_or_default());

@@ -14,7 +14,7 @@ use super::{
 #[derive(Debug, Default)]
 pub(super) struct Overload {
     memory: Option<At<u8>>,
-    memory_limit: Option<At<u64>>,
+    pub(super) memory_limit: Option<At<u64>>,
     descriptors: Option<At<u8>>,
     queue_depth: Option<At<u64>>,
     commit_latency: Option<At<Duration>>,
@@ -50,8 +50,4 @@ impl Overload {
         options
     }
 
-    /// Octets that the relay may have, beside what the system says.
-    pub(super) fn memory_limit(&self) -> Option<u64> {
-        self.memory_limit.as_ref().map(|at| at.value)
-    }
 }

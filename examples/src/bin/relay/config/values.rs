@@ -2,7 +2,13 @@
 //! instead. No error shows the value of a secret.
 
 use std::{
-    borrow::Cow, fmt::Display, net::SocketAddr, ops::RangeInclusive, path::PathBuf, str::FromStr, time::Duration,
+    borrow::Cow,
+    fmt::Display,
+    net::{IpAddr, SocketAddr},
+    ops::RangeInclusive,
+    path::PathBuf,
+    str::FromStr,
+    time::Duration,
 };
 
 use jiff::{Span, SpanRelativeTo, Timestamp, civil::Date, tz::TimeZone};
@@ -63,7 +69,14 @@ pub(super) fn address(value: &DeValue<'_>) -> Read<SocketAddr> {
 }
 
 pub(super) fn network(value: &DeValue<'_>) -> Read<IpNet> {
-    parsed(value)
+    let text = text(value)?;
+    match (text.parse::<IpAddr>(), parsed_text(text)) {
+        (Ok(address), Err(_)) => {
+            let length = if address.is_ipv4() { 32 } else { 128 };
+            Err(format!("`{text}` is an address; the network of it alone is `{text}/{length}`"))
+        }
+        (_, network) => network,
+    }
 }
 
 pub(super) fn pattern(text: &str) -> Read<DomainPattern> {

@@ -7,17 +7,17 @@ use bytes::Bytes;
 pub(super) enum Fate {
     /// Takes it.
     Taken,
-    /// Defers it once, then takes it.
-    DeferredOnce,
+    /// Defers it at first, then takes it.
+    Deferred,
     /// Refuses it, so that a report comes back.
     Refused,
 }
 
-/// Every 20th recipient is refused, and every 10th deferred once.
+/// Every 20th recipient is refused, and every 10th deferred at first.
 pub(super) const fn fate(number: u32) -> Fate {
     match number % 20 {
         7 => Fate::Refused,
-        3 | 13 => Fate::DeferredOnce,
+        3 | 13 => Fate::Deferred,
         _ => Fate::Taken,
     }
 }
@@ -26,7 +26,7 @@ pub(super) const fn fate(number: u32) -> Fate {
 pub(super) fn recipient(number: u32) -> String {
     let word = match fate(number) {
         Fate::Taken => "taken",
-        Fate::DeferredOnce => "deferred",
+        Fate::Deferred => "deferred",
         Fate::Refused => "refused",
     };
     format!("{word}-{number}@dest.test")

@@ -1,7 +1,7 @@
 //! Compares what was accepted with what arrived.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     fmt,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
@@ -9,13 +9,16 @@ use std::{
 
 use posthaste::queue::MessageId;
 use posthaste::relay::{Event, Observer, Totals};
+use tokio::sync::Notify;
 
-use super::content::{Fate, fate, number};
+use super::content::{Fate, fate};
 
 /// The demo's memory, shared by the loader, the next hop and the relay's observer.
 #[derive(Debug)]
 pub(super) struct Ledger {
     messages: u32,
+    /// Notified when half of the messages have arrived.
+    pub(super) half_way: Notify,
     entries: Mutex<Entries>,
 }
 
@@ -27,9 +30,15 @@ struct Entries {
     each: Vec<Entry>,
     /// When the relay said that it has a message.
     accepted_at: HashMap<MessageId, Instant>,
-    /// From accepted to delivered, of those that the next hop took at once.
+    /// Messages that no next hop took at the first attempt.
+    deferred: HashSet<MessageId>,
+    arrived: u32,
+    /// When the primary next hop had died, and how long the next message took to arrive.
+    death: Option<Instant>,
+    failover: Option<Duration>,
+    /// From accepted to delivered, of those that a next hop took at once.
     at_once: Vec<Duration>,
-    /// The same of those that it deferred first, the wait included.
+    /// The same of the others, the wait included.
     retried: Vec<Duration>,
     octets: u64,
     report: Option<String>,
@@ -42,7 +51,7 @@ struct Entry {
     accepted: bool,
     arrived: u32,
     reported: u32,
-    deferred: bool,
+    deferred: Option<Instant>,
 }
 
 impl Entry {
@@ -60,13 +69,17 @@ impl Ledger {
             ended: now,
             each: vec![Entry::default(); messages as usize],
             accepted_at: HashMap::new(),
+            deferred: HashSet::new(),
+            arrived: 0,
+            death: None,
+            failover: None,
             at_once: Vec::new(),
             retried: Vec::new(),
             octets: 0,
             report: None,
             faults: Vec::new(),
         };
-        Self { messages, entries: Mutex::new(entries) }
+        Self { messages, half_way: Notify::new(), entries: Mutex::new(entries) }
     }
 
     pub(super) fn start(&self) {
@@ -80,10 +93,17 @@ impl Ledger {
         entries.with(number, |entry| entry.accepted = true);
     }
 
-    /// The next hop has a whole message. `identical`: it is what was sent.
+    /// A next hop has a whole message. `identical`: it is what was sent.
     pub(super) fn arrived(&self, number: u32, identical: bool) {
         let mut entries = self.entries();
         entries.with(number, |entry| entry.arrived += 1);
+        entries.arrived += 1;
+        if entries.arrived == self.messages / 2 {
+            self.half_way.notify_one();
+        }
+        if let (Some(death), None) = (entries.death, entries.failover) {
+            entries.failover = Some(death.elapsed());
+        }
         if !identical {
             entries.faults.push(format!("message {number} is not what was sent"));
         }
@@ -96,11 +116,16 @@ impl Ledger {
         entries.report.get_or_insert_with(|| report.to_owned());
     }
 
-    /// Returns `true` if a recipient is to be deferred now: the first time only.
+    /// The primary next hop is no more.
+    pub(super) fn primary_is_dead(&self) {
+        self.entries().death = Some(Instant::now());
+    }
+
+    /// Returns `true` if a recipient is to be deferred now: at the first attempt, by both next hops.
     pub(super) fn defer(&self, number: u32) -> bool {
-        let mut first = false;
-        self.entries().with(number, |entry| first = !std::mem::replace(&mut entry.deferred, true));
-        first
+        let mut age = Duration::ZERO;
+        self.entries().with(number, |entry| age = entry.deferred.get_or_insert_with(Instant::now).elapsed());
+        age < FIRST_ATTEMPT
     }
 
     pub(super) fn fault(&self, text: String) {
@@ -139,6 +164,7 @@ impl Ledger {
             unwanted,
             seconds: entries.ended.duration_since(entries.started).as_secs_f64(),
             octets: entries.octets,
+            failover: entries.failover,
             at_once: Percentiles::of(&mut entries.at_once),
             retried: Percentiles::of(&mut entries.retried),
             report: entries.report.clone(),
@@ -172,21 +198,28 @@ impl Observer for LedgerObserver {
             Event::Accepted { message, .. } => {
                 entries.accepted_at.entry(*message).or_insert_with(Instant::now);
             }
-            Event::Delivered { message, recipient, .. } => {
+            Event::Deferred { message, .. } => {
+                entries.deferred.insert(*message);
+            }
+            Event::Delivered { message, .. } => {
                 // The delivery may be observed before the acceptance.
                 let now = Instant::now();
                 let accepted = *entries.accepted_at.entry(*message).or_insert(now);
                 let took = now.duration_since(accepted);
-                let number = recipient.mailbox().and_then(|mailbox| number(mailbox.local_part()));
-                match number.map(fate) {
-                    Some(Fate::DeferredOnce) => entries.retried.push(took),
-                    _ => entries.at_once.push(took),
+                match entries.deferred.contains(message) {
+                    true => entries.retried.push(took),
+                    false => entries.at_once.push(took),
                 }
             }
             _ => {}
         }
     }
 }
+
+/// Within this time all next hops are asked once. The retry comes after a second.
+const FIRST_ATTEMPT: Duration = Duration::from_millis(500);
+/// The most connections to a next hop, each with a message under way.
+const IN_FLIGHT: u64 = 20;
 
 /// The median and the 99th percentile.
 #[derive(Debug, Clone, Copy)]
@@ -225,6 +258,7 @@ pub(super) struct Account {
     unwanted: u64,
     seconds: f64,
     octets: u64,
+    failover: Option<Duration>,
     at_once: Percentiles,
     retried: Percentiles,
     report: Option<String>,
@@ -232,9 +266,10 @@ pub(super) struct Account {
 }
 
 impl Account {
-    /// Returns `true` if each accepted message is accounted for, once, and is what was sent.
+    /// Returns `true` if each accepted message is accounted for, and is what was sent. The primary may
+    /// have had some that it could not acknowledge any more: those arrive twice.
     pub(super) fn is_clean(&self) -> bool {
-        self.faults.is_empty() && self.unsettled == 0 && self.unwanted == 0 && self.duplicates == 0
+        self.faults.is_empty() && self.unsettled == 0 && self.unwanted == 0 && self.duplicates <= IN_FLIGHT
     }
 }
 
@@ -246,10 +281,17 @@ impl fmt::Display for Account {
             writeln!(f)?;
         }
         writeln!(f, "accepted    {:>8}   {:.1} MB", self.accepted, self.octets as f64 / 1e6)?;
-        writeln!(f, "delivered   {:>8}   {} duplicates", self.arrived, self.duplicates)?;
+        writeln!(f, "delivered   {:>8}   {} of them twice", self.arrived, self.duplicates)?;
+        writeln!(f, "lost        {:>8}", self.unsettled + self.unwanted)?;
         writeln!(f, "retried     {:>8}", self.totals.deferred)?;
         writeln!(f, "reported    {:>8}", self.totals.reported)?;
-        writeln!(f, "unsettled   {:>8}", self.unsettled + self.unwanted)?;
+        if let Some(failover) = self.failover {
+            let milliseconds = failover.as_secs_f64() * 1_000.0;
+            writeln!(
+                f,
+                "failover    {milliseconds:>8.1}   ms from the primary's death to the next message at the secondary"
+            )?;
+        }
         writeln!(
             f,
             "rate        {:>8.0}   messages/s, {:.1} s in all",
@@ -257,7 +299,7 @@ impl fmt::Display for Account {
             self.seconds
         )?;
         writeln!(f, "latency              from accepted to delivered at the first attempt: {}", self.at_once)?;
-        writeln!(f, "                     with a retry after 1 s: {}", self.retried)?;
+        writeln!(f, "                     at a later one, after 1 s: {}", self.retried)?;
         let each = self.fsyncs as f64 / self.accepted.max(1) as f64;
         write!(f, "fsyncs      {:>8}   {each:.3} a message", self.fsyncs)?;
         self.faults.iter().take(10).try_for_each(|fault| write!(f, "\nfault: {fault}"))

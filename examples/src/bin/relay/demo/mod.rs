@@ -14,7 +14,8 @@ use posthaste::queue::{
     log::{LogOptions, LogQueue},
 };
 use posthaste::relay::{Relay, RelayOptions, RetrySchedule, Route, RouteTable};
-use posthaste::server::{Listener, Server, session::ServerSettings};
+use posthaste::server::{Listener, session::ServerSettings};
+use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use crate::Failure;
@@ -41,22 +42,15 @@ pub(crate) async fn run(options: Options) -> Result<(), Failure> {
     let ledger = Arc::new(Ledger::new(options.messages));
     let drain = CancellationToken::new();
 
-    let hop = Listener::bind(LOOPBACK, ServerSettings::new("next-hop.test".parse().map_err(Failure::run)?))
-        .await
-        .map_err(Failure::run)?;
-    let hop_address = hop.local_address().map_err(Failure::run)?;
-    let hop_drain = CancellationToken::new();
-    let hop_service = {
-        let ledger = Arc::clone(&ledger);
-        move |_| std::future::ready(Ok(next_hop::NextHop(Arc::clone(&ledger))))
-    };
-    let hop_server = Server::new(hop_service).listen(hop).with_graceful_shutdown(hop_drain.clone().cancelled_owned());
-    let hop_task = tokio::spawn(hop_server.serve());
+    let (primary, primary_task) = next_hop::start(&ledger).await?;
+    let (secondary, secondary_task) = next_hop::start(&ledger).await?;
+    tokio::spawn(kill_half_way(Arc::clone(&ledger), primary_task));
 
     let queue = LogQueue::open(folder.path(), LogOptions::default()).map_err(Failure::run)?;
     let mut relay_options = RelayOptions::new("relay.test".parse().map_err(Failure::run)?);
     relay_options.policy.relay_from.push("127.0.0.0/8".parse().map_err(Failure::run)?);
-    relay_options.routes = RouteTable::all(Route::hosts([("[127.0.0.1]", hop_address.port())]));
+    relay_options.routes =
+        RouteTable::all(Route::hosts([("[127.0.0.1]", primary.port()), ("[127.0.0.1]", secondary.port())]));
     let second = Duration::from_secs(1);
     let mut retry = RetrySchedule::default();
     retry.waits = vec![second];
@@ -69,7 +63,7 @@ pub(crate) async fn run(options: Options) -> Result<(), Failure> {
         .await
         .map_err(Failure::run)?;
     let address = listener.local_address().map_err(Failure::run)?;
-    println!("relay: {address}  next hop: {hop_address}  messages: {}", options.messages);
+    println!("relay: {address}  next hops: {primary}, then {secondary}  messages: {}", options.messages);
     let relay_task = {
         let (relay, drain) = (relay.clone(), drain.clone());
         tokio::spawn(async move { relay.serve(relay.server().listen(listener), drain.cancelled_owned()).await })
@@ -88,18 +82,25 @@ pub(crate) async fn run(options: Options) -> Result<(), Failure> {
     relay_task.await.map_err(Failure::run)?.map_err(Failure::run)?;
     // After the drain: the next hop has a message a moment before the queue records it.
     let stats = relay.queue().stats().await;
-    hop_drain.cancel();
-    hop_task.await.map_err(Failure::run)?;
+    secondary_task.abort();
     let left = stats.messages;
 
     let account = ledger.account(relay.totals(), stats.fsyncs);
     println!("{account}");
     if complete && left == 0 && account.is_clean() {
-        println!("every accepted message is accounted for, and arrived byte-identical");
+        println!("no accepted message is lost, and each arrived byte-identical or was reported");
         Ok(())
     } else {
         Err(Failure::Run(format!("the account does not add up; {left} messages are left in the queue")))
     }
+}
+
+/// Kills the primary next hop, with all its connections, when half of the messages have arrived.
+async fn kill_half_way(ledger: Arc<Ledger>, primary: JoinHandle<()>) {
+    ledger.half_way.notified().await;
+    primary.abort();
+    let _ = primary.await;
+    ledger.primary_is_dead();
 }
 
 /// Shows the progress until each message has its end, or there is none for [`PATIENCE`].

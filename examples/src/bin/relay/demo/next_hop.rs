@@ -1,22 +1,37 @@
-//! The demo's next hop: takes, defers once or refuses as the recipient's name says, and compares
+//! The demo's next hops: they take, defer or refuse as the recipient's name says, and compare
 //! what arrives.
 
-use std::sync::Arc;
+use std::{net::SocketAddr, sync::Arc};
 
 use posthaste::server::{
-    Accepted, Body, Context, Envelope, Handler, Refusal, accepted, refusal,
+    Accepted, Body, Context, Envelope, Handler, Listener, Refusal, Server, accepted, refusal,
+    session::ServerSettings,
     wire::{ForwardPath, Rcpt, ReversePath},
 };
 
+use tokio::task::JoinHandle;
+
 use super::{
+    LOOPBACK,
     content::{self, Fate},
     ledger::Ledger,
 };
+use crate::Failure;
 
-pub(super) struct NextHop(pub(super) Arc<Ledger>);
+struct NextHop(Arc<Ledger>);
 
 /// More than any message of the demo.
 const LIMIT: usize = 1 << 20;
+
+/// Starts one. Its task ends with all its connections when it is aborted.
+pub(super) async fn start(ledger: &Arc<Ledger>) -> Result<(SocketAddr, JoinHandle<()>), Failure> {
+    let settings = ServerSettings::new("next-hop.test".parse().map_err(Failure::run)?);
+    let listener = Listener::bind(LOOPBACK, settings).await.map_err(Failure::run)?;
+    let address = listener.local_address().map_err(Failure::run)?;
+    let ledger = Arc::clone(ledger);
+    let service = move |_| std::future::ready(Ok(NextHop(Arc::clone(&ledger))));
+    Ok((address, tokio::spawn(Server::new(service).listen(listener).serve())))
+}
 
 impl Handler for NextHop {
     async fn rcpt(&mut self, _: &Context, rcpt: &Rcpt) -> Result<(), Refusal> {
@@ -25,7 +40,7 @@ impl Handler for NextHop {
         };
         match content::fate(number) {
             Fate::Refused if !to_sender => Err(refusal!("550 5.1.1 This mailbox does not exist")),
-            Fate::DeferredOnce if !to_sender && self.0.defer(number) => Err(refusal!("450 4.2.0 Come back later")),
+            Fate::Deferred if !to_sender && self.0.defer(number) => Err(refusal!("450 4.2.0 Come back later")),
             _ => Ok(()),
         }
     }

@@ -33,7 +33,15 @@ pub(super) fn check(file: &File, findings: &mut Findings) {
         findings.warn(tls.place, "no listener uses it; take `tls = \"off\"` out of one of them, or take [tls] out");
     }
     accounts(file, findings);
+    if let Some(most) = file.limits.idle_commands.as_ref().filter(|most| most.value < FEW) {
+        let text = format!("a client may need {FEW} for TLS, a login and its first message, and is closed at the next");
+        findings.warn(most.place, format_args!("{text}; write {FEW} or more"));
+    }
 }
+
+/// Commands that begin no message: EHLO, STARTTLS and EHLO again, a login that is tried again, NOOP
+/// and RSET.
+const FEW: u16 = 10;
 
 /// Two listeners cannot have one port of one address.
 fn addresses(file: &File, findings: &mut Findings) {
