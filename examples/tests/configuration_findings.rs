@@ -440,6 +440,55 @@ const FOUND: &[(&str, &[&str])] = &[
         &["twice.txt:2 W relay_domains: `a.test` stands in line 1 of twice.txt already"],
     ),
     ("relay_domains = { file = \"none.txt\" }", &["5 E relay_domains: cannot read none.txt"]),
+    // Next hops that are no SMTP hosts.
+    ("[[route]]\ndomains = [\"*\"]\nto = \"lmtp:mail.test:24\"", &[]),
+    ("[[route]]\ndomains = [\"*\"]\nto = \"lmtp:mail.test:24\"\ntls = \"verified\"\nauthorities = \"cert.pem\"", &[]),
+    ("[[route]]\ndomains = [\"*\"]\nto = \"lmtp:mail.test\"", &["7 E to: no host:port"]),
+    ("[[route]]\ndomains = [\"*\"]\nto = \"lmtp:unix:run/lmtp\"", &["7 E to: begins with /; write"]),
+    ("[[route]]\ndomains = [\"*\"]\nto = \"lmtp:unix:/nowhere/lmtp\"", &["7 W to: no server at /nowhere/lmtp now"]),
+    ("[[route]]\ndomains = [\"*\"]\nto = \"lmtp:unix:/etc/passwd\"", &["7 E to: /etc/passwd is no socket"]),
+    (
+        "[[route]]\ndomains = [\"*\"]\nto = \"lmtp:unix:/nowhere/lmtp\"\ntls = \"required\"\nchunking = false",
+        &["7 W to: no server", "8 W tls: it is for hosts", "9 W chunking: it is for hosts"],
+    ),
+    ("[[route]]\ndomains = [\"*\"]\nto = \"maildir:/tmp/{domain}/{local}\"", &[]),
+    ("[[route]]\ndomains = [\"*\"]\nto = \"maildir:/nowhere/{local}\"", &["7 W to: /nowhere is not usable"]),
+    ("[[route]]\ndomains = [\"*\"]\nto = \"maildir:/etc/passwd/{local}\"", &["7 E to: /etc/passwd is no folder"]),
+    ("[[route]]\ndomains = [\"*\"]\nto = \"maildir:mail/{local}\"", &["7 E to: no absolute path"]),
+    ("[[route]]\ndomains = [\"*\"]\nto = \"maildir:/tmp/{user}\"", &["7 E to: placeholder"]),
+    (
+        "[[route]]\ndomains = [\"*\"]\nto = \"https://app.test/in\"\nauthorities = \"cert.pem\"",
+        &["7 E secret_file: missing; write the name of a file"],
+    ),
+    (
+        "[[route]]\ndomains = [\"*\"]\nto = \"https://app.test/in\"\nauthorities = \"cert.pem\"\nsecret_file = \"secret.txt\"",
+        &[],
+    ),
+    ("[[route]]\ndomains = [\"*\"]\nto = \"http://localhost:8080/in\"\nsecret_file = \"secret.txt\"", &[]),
+    (
+        "[[route]]\ndomains = [\"*\"]\nto = \"http://app.test/in\"\nsecret_file = \"secret.txt\"",
+        &["7 E to: does not begin with https://"],
+    ),
+    (
+        "[[route]]\ndomains = [\"*\"]\nto = \"http://localhost/in\"\nsecret_file = \"open_secret.txt\"",
+        &["8 W secret_file: every user of this host"],
+    ),
+    (
+        "[[route]]\ndomains = [\"*\"]\nto = \"http://localhost/in\"\nsecret_file = \"empty.txt\"",
+        &["8 E secret_file: a secret of 0 octets"],
+    ),
+    (
+        "[[route]]\ndomains = [\"*\"]\nto = \"http://localhost/in\"\nsecret_file = \"lines.txt\"",
+        &["8 E secret_file: lines.txt has more than one line"],
+    ),
+    (
+        "[[route]]\ndomains = [\"*\"]\nto = \"http://localhost/in\"\nsecret_file = \"none.txt\"",
+        &["8 E secret_file: cannot read none.txt"],
+    ),
+    (
+        "[[route]]\ndomains = [\"*\"]\nto = \"mx\"\nsecret_file = \"secret.txt\"",
+        &["8 W secret_file: only requests to a URL are signed"],
+    ),
     // Logins at next hops.
     (
         "[[route]]\ndomains = [\"*\"]\nto = [\"hop.test:587\"]\ntls = \"verified\"\nauthorities = \"cert.pem\"\n@login",
@@ -778,6 +827,8 @@ fn certificates() -> &'static Path {
         write("open_rsa.key", String::from_utf8_lossy(rsa).into_owned(), 0o644);
         write("password.txt", "s3cret pass\n".to_owned(), 0o600);
         write("open.txt", "s3cret pass\n".to_owned(), 0o644);
+        write("secret.txt", "a secret of some octets\n".to_owned(), 0o600);
+        write("open_secret.txt", "a secret of some octets\n".to_owned(), 0o644);
         write("empty.txt", "\n".to_owned(), 0o600);
         write("lines.txt", "s3cret\npass\n".to_owned(), 0o600);
         write("long.txt", "x".repeat(1_025), 0o600);

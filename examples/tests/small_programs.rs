@@ -20,8 +20,9 @@ use posthaste::server::{Context, Layer, Listener, Refusal, Server, Service as _,
 use serde_json::json;
 use support::client::Smtp;
 use support::program::Program;
+use support::relay::{Config, Relay};
 use support::sink::Sink;
-use support::{certificate, wait_for};
+use support::{PATIENCE, certificate, free_port, wait_for};
 
 const LETTER: &str = "Subject: x\r\n\r\nHello\r\n";
 
@@ -172,6 +173,39 @@ async fn lmtp_maildir_decides_about_each_recipient() {
         "Return-Path: <me@a.test>\r\nReceived: from client.test ([127.0.0.1])\r\n\tby localhost with LMTP;\r\n\t";
     assert!(kept.starts_with(trace) && kept.ends_with(&format!(" +0000\r\n{LETTER}")), "{kept}");
     assert_eq!(fs::read_dir(folder.path().join("mail/jo/tmp")).unwrap().count(), 0);
+}
+
+/// The relay as a process, an LMTP server of another, and folders.
+#[test]
+fn the_relay_delivers_to_lmtp_and_to_maildirs() {
+    let mut relay = Relay::prepare(&Config { next_hops: vec![free_port()], ..Config::default() });
+    let mail = relay.folder().join("mail");
+    for part in ["jo/tmp", "jo/new", "jo/cur"] {
+        fs::create_dir_all(mail.join(part)).unwrap();
+    }
+    let socket = relay.folder().join("lmtp");
+    let lmtp = Program::start(env!("CARGO_BIN_EXE_lmtp_maildir"), [&socket, &mail]);
+    lmtp.address();
+    let routes = format!(
+        "[[route]]\ndomains = [\"lmtp.test\"]\nto = \"lmtp:unix:{}\"\n\
+         [[route]]\ndomains = [\"maildir.test\"]\nto = \"maildir:{}/{{domain}}/{{local}}\"\n",
+        socket.display(),
+        mail.display()
+    );
+    let text = fs::read_to_string(relay.config()).unwrap();
+    let (before, after) = text.split_once("[[route]]").unwrap();
+    fs::write(relay.config(), format!("{before}{routes}[[route]]{after}")).unwrap();
+    relay.start_again();
+    for (to, folder) in [("jo@lmtp.test", "jo/new"), ("Amy@maildir.test", "maildir.test/amy/new")] {
+        let mut client = Smtp::ehlo(relay.port);
+        client.open("me@sender.test", to);
+        client.send("Subject: x\r\n\r\nHello\r\n.\r\n");
+        assert_eq!(client.reply().code, 250);
+        let file =
+            wait_for("the message is in its folder", PATIENCE, || fs::read_dir(mail.join(folder)).ok()?.next()?.ok());
+        let kept = fs::read_to_string(file.path()).unwrap();
+        assert!(kept.starts_with("Return-Path: <me@sender.test>\r\n") && kept.ends_with("\r\n\r\nHello\r\n"), "{kept}");
+    }
 }
 
 /// What a browser gets.
@@ -327,7 +361,7 @@ async fn relay_lookups_takes_mail_from_users_and_for_mailboxes_it_looked_up() {
     let sent = user.send("jo@app.test", ["you@b.test", "amy@app.test"], LETTER).await.unwrap();
     assert!(replies(&sent)[0].starts_with("250 "), "{:?}", replies(&sent));
     assert_eq!(replies(&sent)[1], "550 5.1.1 No such mailbox");
-    wait_for("the user's message", support::PATIENCE, || next_hop.line().contains("<you@b.test>").then_some(()));
+    wait_for("the user's message", PATIENCE, || next_hop.line().contains("<you@b.test>").then_some(()));
 }
 
 #[test]

@@ -9,11 +9,13 @@ use crate::{Answer, HostName, MxRecord, ResolveError, Resolver};
 
 pub use crate::{
     public::is_public,
-    servers::{Demand, NamedHost, Servers, servers, servers_of_domain},
+    servers::{Demand, MailHosts, NamedHost, Servers, servers, servers_of_domain},
 };
 
 /// The most MX hosts of a domain that are tried.
 pub const MAX_HOSTS: usize = 10;
+/// The most MX hosts of a domain that are kept, of which each look-up of servers takes some.
+const MOST_KEPT: usize = 32;
 /// The most addresses of a host that are tried.
 pub const MAX_ADDRESSES: usize = 5;
 
@@ -84,6 +86,26 @@ pub async fn hosts(
     domain: &Domain<&str>,
     own_name: &str,
 ) -> Result<Answer<MxRecord>, MxError> {
+    let all = all_hosts(resolver, domain, own_name).await?;
+    Ok(all.with(some(&all.records)))
+}
+
+/// Some of the hosts, in the order in which to try them now.
+pub(crate) fn some(all: &[MxRecord]) -> Vec<MxRecord> {
+    let mut hosts = all.to_vec();
+    fastrand::shuffle(&mut hosts);
+    hosts.sort_by_key(|host| host.preference);
+    hosts.truncate(MAX_HOSTS);
+    hosts
+}
+
+/// The hosts by preference and then by name: equal records give an equal list. It is cut to
+/// [`MOST_KEPT`].
+pub(crate) async fn all_hosts(
+    resolver: &impl Resolver,
+    domain: &Domain<&str>,
+    own_name: &str,
+) -> Result<Answer<MxRecord>, MxError> {
     let only = |exchange| vec![MxRecord { preference: 0, exchange }];
     if domain.address_literal().is_some() {
         return Ok(only(domain.as_str().to_owned()).into());
@@ -106,8 +128,7 @@ pub async fn hosts(
     if records.iter().all(|record| record.exchange.is_empty()) {
         return Err(MxError::NullMx);
     }
-    fastrand::shuffle(&mut records);
-    records.sort_by_key(|record| record.preference);
+    records.sort_by_cached_key(|record| (record.preference, record.exchange.to_ascii_lowercase()));
     let named = |record: MxRecord| Some((record.preference, HostName::parse(&record.exchange).ok()?));
     let mut hosts: Vec<_> = records.into_iter().filter_map(named).collect();
     let own = hosts.iter().find(|(_, host)| own_name.as_ref() == Some(host));
@@ -119,7 +140,7 @@ pub async fn hosts(
     }
     let mut known = HashSet::new();
     hosts.retain(|(_, host)| known.insert(host.as_str().to_ascii_lowercase()));
-    hosts.truncate(MAX_HOSTS);
+    hosts.truncate(MOST_KEPT);
     if hosts.is_empty() {
         return Err(MxError::NoHost);
     }

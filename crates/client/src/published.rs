@@ -7,7 +7,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 #[cfg(feature = "dane")]
 use crate::dane::{self, Dane};
 #[cfg(feature = "mta-sts")]
-use crate::mta_sts::{Found, MtaSts};
+use crate::mta_sts::{Found, HostRule, MtaSts};
 #[cfg(feature = "tls-rpt")]
 use crate::tls_rpt::{AppliedPolicy, Failure, Recorder, ResultType};
 use crate::{Answer, Client, ConnectError, HostTls, MxRecord, Resolver, Tls, mx::MxError};
@@ -247,6 +247,17 @@ impl Published {
             };
         }
         Ok((None, HostPolicy::none()))
+    }
+
+    /// Returns `true` if the policy of the domain names none of its hosts.
+    pub(crate) fn passes_over_all(of: &OfDomain, hosts: &[MxRecord]) -> bool {
+        #[cfg(feature = "mta-sts")]
+        return hosts.iter().all(|host| of.found.rule(&host.exchange) == HostRule::PassOver);
+        #[cfg(not(feature = "mta-sts"))]
+        {
+            let _ = (of, hosts);
+            false
+        }
     }
 
     /// Returns `true` if a new answer may permit hosts that were passed over.

@@ -1,6 +1,6 @@
 //! Name look-ups.
 
-use std::{future::Future, net::IpAddr};
+use std::{future::Future, net::IpAddr, time::Duration};
 
 use thiserror::Error;
 
@@ -58,6 +58,9 @@ pub struct Answer<T> {
     pub is_secure: bool,
     /// Where aliases lead from the name. `None`: it is no alias, or the resolver does not tell.
     pub alias: Option<Alias>,
+    /// How long the answer counts from now on: the least TTL of its records (RFC 1035 section
+    /// 3.2.1), or the negative TTL (RFC 2308 section 5). `None`: the resolver does not tell.
+    pub ttl: Option<Duration>,
 }
 
 /// A name that is an alias (CNAME, RFC 1034 section 3.6.2).
@@ -72,19 +75,19 @@ pub struct Alias {
 impl<T> Answer<T> {
     /// Records that DNSSEC has proved, of a name that is no alias.
     pub const fn secure(records: Vec<T>) -> Self {
-        Self { records, is_secure: true, alias: None }
+        Self { records, is_secure: true, alias: None, ttl: None }
     }
 
     /// The same answer about other records.
     pub(crate) fn with<U>(&self, records: Vec<U>) -> Answer<U> {
-        Answer { records, is_secure: self.is_secure, alias: self.alias.clone() }
+        Answer { records, is_secure: self.is_secure, alias: self.alias.clone(), ttl: self.ttl }
     }
 }
 
 /// Records that are not secure.
 impl<T> From<Vec<T>> for Answer<T> {
     fn from(records: Vec<T>) -> Self {
-        Self { records, is_secure: false, alias: None }
+        Self { records, is_secure: false, alias: None, ttl: None }
     }
 }
 

@@ -7,8 +7,8 @@ use posthaste_tokio::wire::Domain;
 use tokio::time::{Instant, timeout_at};
 
 use crate::{
-    MxRecord, Published, ResolveError, Resolver, Target, Tls,
-    mx::{MxError, addresses, hosts},
+    Answer, MxRecord, Published, ResolveError, Resolver, Target, Tls,
+    mx::{MxError, addresses, all_hosts, some},
     published::{HostPolicy, OfDomain},
 };
 
@@ -106,24 +106,83 @@ pub async fn servers_of_domain(
     resolver: &impl Resolver,
     domain: &Domain<&str>,
     own_name: &str,
-    (port, any): (u16, bool),
-    (published, usual): (&Published, &Tls),
+    to: (u16, bool),
+    policies: (&Published, &Tls),
 ) -> Result<Servers, MxError> {
-    let found = hosts(resolver, domain, own_name).await?;
-    let named = |host: &MxRecord| NamedHost { name: host.exchange.as_str().into(), port, preference: host.preference };
-    let named: Vec<_> = found.records.iter().map(named).collect();
-    if published.is_empty() {
-        return Ok(find(resolver, &named, any, None).await);
-    }
-    let of = published.of_domain(resolver, domain.as_str(), &found, false).await;
-    let servers = find(resolver, &named, any, Some((published, &of, usual))).await;
+    let (published, _) = policies;
+    let mut hosts = MailHosts::of(resolver, domain, own_name, published).await?;
+    let servers = hosts.servers(resolver, to, policies).await;
     let is_passed_over = servers.missing.iter().any(|(_, why)| matches!(why, MxError::TlsPolicy(_)));
-    if !servers.targets.is_empty() || !is_passed_over || !Published::may_change(&of) {
+    if !servers.targets.is_empty() || !is_passed_over || !Published::may_change(&hosts.of) {
         return Ok(servers);
     }
     // No message is returned because of a policy that may be out of date (RFC 8461 section 5.1).
-    let of = published.of_domain(resolver, domain.as_str(), &found, true).await;
-    Ok(find(resolver, &named, any, Some((published, &of, usual))).await)
+    hosts.of = published.of_domain(resolver, domain.as_str(), &hosts.answer, true).await;
+    Ok(hosts.servers(resolver, to, policies).await)
+}
+
+/// The mail hosts of a domain and what it has [published](Published) about them, looked up before
+/// their addresses: for a caller that keeps the one longer than the other.
+#[derive(Debug)]
+pub struct MailHosts {
+    domain: Box<str>,
+    answer: Answer<MxRecord>,
+    of: OfDomain,
+}
+
+impl MailHosts {
+    /// Looks up the [hosts](crate::mx::hosts) of a domain, 32 of them at most, and its policy. A
+    /// policy that names no host is looked up again, since it may be out of date (RFC 8461 section
+    /// 5.1).
+    ///
+    /// # Errors
+    /// [`MxError`] if the domain has no host.
+    pub async fn of(
+        resolver: &impl Resolver,
+        domain: &Domain<&str>,
+        own_name: &str,
+        published: &Published,
+    ) -> Result<Self, MxError> {
+        let answer = all_hosts(resolver, domain, own_name).await?;
+        let domain = domain.as_str();
+        let mut of = OfDomain::default();
+        if !published.is_empty() {
+            of = published.of_domain(resolver, domain, &answer, false).await;
+            if Published::passes_over_all(&of, &answer.records) {
+                of = published.of_domain(resolver, domain, &answer, true).await;
+            }
+        }
+        Ok(Self { domain: domain.into(), answer, of })
+    }
+
+    /// The domain, as it was asked for.
+    pub fn domain(&self) -> &str {
+        &self.domain
+    }
+
+    /// The hosts by preference, and by name where that is equal.
+    pub fn hosts(&self) -> &[MxRecord] {
+        &self.answer.records
+    }
+
+    /// How long the answer counts, from when it came. `None`: the resolver did not tell.
+    pub fn ttl(&self) -> Option<Duration> {
+        self.answer.ttl
+    }
+
+    /// Looks up their servers, as [`servers_of_domain`] does. Hosts of equal preference come in
+    /// another order each time.
+    pub async fn servers(
+        &self,
+        resolver: &impl Resolver,
+        (port, any): (u16, bool),
+        (published, usual): (&Published, &Tls),
+    ) -> Servers {
+        let named = |host: MxRecord| NamedHost { name: host.exchange.into(), port, preference: host.preference };
+        let named: Vec<_> = some(&self.answer.records).into_iter().map(named).collect();
+        let policies = (!published.is_empty()).then_some((published, &self.of, usual));
+        find(resolver, &named, any, policies).await
+    }
 }
 
 async fn find(

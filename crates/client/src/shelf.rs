@@ -99,8 +99,17 @@ impl<T: Keep> Shelf<T> {
 
     /// Takes the connection that was used last of those that the server has not closed.
     pub fn take(&self) -> Option<T> {
+        self.take_if(|_| true)
+    }
+
+    /// Takes the one that was used last of those that suit. `suits` is called under a lock.
+    pub fn take_if(&self, suits: impl Fn(&T) -> bool) -> Option<T> {
         loop {
-            let mut connection = self.0.state().kept.pop()?.connection;
+            let mut connection = {
+                let mut state = self.0.state();
+                let place = state.kept.iter().rposition(|kept| suits(&kept.connection))?;
+                state.kept.remove(place).connection
+            };
             if connection.is_usable() {
                 return Some(connection);
             }
@@ -210,4 +219,35 @@ impl<T> Drop for Watching<T> {
 fn far(time: Duration) -> Instant {
     const YEAR: Duration = Duration::from_secs(365 * 86_400);
     Instant::now() + time.min(YEAR)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A connection with a number. Even ones were closed by the server.
+    impl Keep for u8 {
+        fn is_usable(&mut self) -> bool {
+            *self % 2 == 1
+        }
+
+        async fn close(self) {}
+    }
+
+    #[tokio::test]
+    async fn the_connection_that_was_used_last_of_those_that_suit_is_taken() {
+        let shelf = Shelf::new(Duration::from_secs(60), Budget::new(9));
+        let mut kept = Vec::new();
+        for number in [1, 3, 5, 7, 9] {
+            assert_eq!(shelf.keep(number), None);
+            kept.push(number);
+        }
+        for number in [3, 7] {
+            // The server closes it while it is on the shelf.
+            shelf.0.state().kept[number / 2].connection += 1;
+        }
+        assert_eq!(shelf.take_if(|number| *number < 5), Some(1));
+        assert_eq!((shelf.len(), shelf.take_if(|number| *number < 5)), (3, None));
+        assert_eq!((shelf.take(), shelf.take(), shelf.take()), (Some(9), Some(5), None));
+    }
 }

@@ -71,6 +71,11 @@ async fn reaches(
         warn!(domain = &*name, %error, "route not found, recipient refused for now");
         refusal!("451 4.4.3 The route to that recipient is not known now, try again later")
     })?;
+    if let (Some(NextHop::Agent(agent)), ForwardPath::Mailbox(mailbox)) =
+        (route.as_ref().map(|route| &route.to), recipient)
+    {
+        agent.takes(mailbox)?;
+    }
     let is_verified = route.as_ref().is_some_and(|route| route.tls.is_verified());
     let verifies = match route.as_ref().map(|route| &route.to) {
         // Our own name leads back here, whatever the DNS says.
@@ -82,6 +87,9 @@ async fn reaches(
             options.reaches_by_dns(peer, domain, &name)?;
             !options.delivery.published.is_empty()
         }
+        // No network carries the mail, so that no TLS is needed.
+        Some(_) if route.as_ref().is_some_and(|route| route.is_local()) => true,
+        Some(NextHop::Agent(_)) => true,
         Some(NextHop::Hosts(_)) => is_verified || options.delivery.verified_tls.is_some(),
         Some(NextHop::Refuse(refusal)) => return Err(refusal.clone()),
         // It reaches no host without.
@@ -349,6 +357,25 @@ mod tests {
             assert_eq!(said(&options, TRUSTED, "<> REQUIRETLS", "<a@b.test>"), "250");
             assert_eq!(said(&options, TRUSTED, "<s@s.test>", "<a@b.test>"), "250");
         }
+    }
+
+    #[test]
+    fn requiretls_mail_is_taken_where_no_network_carries_it() {
+        let agent = || Route::agent("all", crate::agent::Maildir::new("/m/{local}").unwrap());
+        for (route, reply) in [
+            (agent(), "250"),
+            (Route::lmtp_unix("/run/lmtp"), "250"),
+            (Route::lmtp([("hop.test", 24)]), "550 5.7.1"),
+            (Route::lmtp([("unix:/run/lmtp", 0), ("hop.test", 24)]), "550 5.7.1"),
+        ] {
+            let mut options = options(&[]);
+            options.routes = RouteTable::all(route);
+            assert_eq!(said(&options, TRUSTED, "<s@s.test> REQUIRETLS", "<a@b.test>"), reply);
+        }
+        // What can only fail is refused here.
+        let mut options = options(&[]);
+        options.routes = RouteTable::all(agent());
+        assert_eq!(said(&options, TRUSTED, "<s@s.test>", "<\"../a\"@b.test>"), "550 5.1.1");
     }
 
     fn allowed(options: &RelayOptions, client: &str, path: &str) -> bool {

@@ -22,7 +22,8 @@ use crate::{Gauge, Rung};
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Diagnostic {
-    /// The host that said it. `None`: the relay found it.
+    /// The host that said it, or the agent, or the Unix socket. `None`: the relay found it. What
+    /// has a colon, and is no address literal, is no host, and reports do not name it.
     pub remote: Option<String>,
     /// The enhanced status code of the reply. If the reply has none: the one that fits.
     pub status: EnhancedCode,
@@ -64,7 +65,7 @@ pub enum Event<'a> {
         message: MessageId,
         /// The recipient.
         recipient: &'a ForwardPath,
-        /// The name of the host that took it.
+        /// The name of the host that took it, or of the agent.
         remote: &'a str,
         /// The host's reply.
         reply: &'a Reply,
@@ -115,6 +116,8 @@ pub enum Event<'a> {
         delayed: usize,
         /// Recipients that the report calls relayed: their host will not report about them.
         relayed: usize,
+        /// Recipients that the report calls delivered: an agent has taken the message.
+        delivered: usize,
     },
     /// The outcome of a message is not reported.
     NotReported {
@@ -196,8 +199,8 @@ impl Observer for TracingObserver {
                 warn!(%message, %recipient, %diagnostic, "delivery failed")
             }
             Event::Discarded { message, recipient, age } => info!(%message, %recipient, ?age, "message discarded"),
-            Event::Reported { message, report, sender, failed, delayed, relayed } => {
-                info!(%message, %report, %sender, failed, delayed, relayed, "report queued");
+            Event::Reported { message, report, sender, failed, delayed, relayed, delivered } => {
+                info!(%message, %report, %sender, failed, delayed, relayed, delivered, "report queued");
             }
             Event::NotReported { message, because } => info!(%message, ?because, "outcome not reported"),
             Event::Overload { rung, was, gauge, value, watermark } if rung > was => {
@@ -305,6 +308,11 @@ impl Diagnostic {
     pub fn own(status: Option<EnhancedCode>, text: impl fmt::Display) -> Self {
         let status = status.unwrap_or(const { code(4, 0, 0) });
         Self { remote: None, status, text: bounded(text.to_string()), is_reply: false }
+    }
+
+    /// The host that said it. `None`: none did. Agents and Unix sockets concern this machine alone.
+    pub(crate) fn remote_host(&self) -> Option<&str> {
+        self.remote.as_deref().filter(|remote| !remote.contains(':') || remote.starts_with('['))
     }
 
     /// Why the connection failed.

@@ -3,6 +3,7 @@
 
 mod accounts;
 mod admit;
+pub mod agent;
 mod deliver;
 mod domains;
 mod event;

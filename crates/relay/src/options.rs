@@ -22,7 +22,8 @@ pub struct RelayOptions {
     pub policy: PolicyTable,
     /// The users that may log in. Default `None`: AUTH refuses every user.
     pub accounts: Option<AccountTable>,
-    /// The mailboxes that exist. Default `None`: every mailbox is accepted, and the next hop decides.
+    /// The mailboxes that exist. Default `None`: every mailbox is accepted, and the next hop
+    /// decides.
     pub recipients: Option<RecipientTable>,
     /// The next hops, by domain. Default: all domains by MX, without TLS.
     pub routes: RouteTable,

@@ -171,7 +171,8 @@ impl<Q: Queue, R: Resolver> Relay<Q, R> {
     }
 
     /// The sites that mail goes to, or went to lately, in no order: how much each takes, and which
-    /// of them rest. At most 8,192 domains and as many routes.
+    /// of them rest. At most 8,192 sets of mail hosts, as many routes that name hosts, and as many
+    /// domains without a host.
     pub fn sites(&self) -> Vec<SiteState> {
         self.shared.sites.states()
     }

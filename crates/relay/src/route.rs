@@ -7,10 +7,13 @@ use std::{
     sync::Arc,
 };
 
-use posthaste_client::{Login, Tls};
+use posthaste_client::{Login, Protocol, Tls};
 use posthaste_server::Refusal;
 
-use crate::{Facts, Label};
+use crate::{
+    Facts, Label,
+    agent::{Agent, AgentHandle},
+};
 
 /// Finds the route of mail. [`RouteTable`](crate::RouteTable) does so in memory; an application's
 /// own implementation may ask a database.
@@ -42,8 +45,9 @@ pub trait Routes: Send + Sync + 'static {
     /// has 30 s. The answer serves their deliveries for a minute. So a change of routes applies to
     /// queued mail too.
     ///
-    /// Deliveries with an equal route share their connections and limits. A route may have 16 KiB
-    /// of hosts, about 300. Beyond it the route counts as one that cannot be found now.
+    /// Deliveries with an equal route share their connections and limits. Routes to agents are
+    /// equal if their [handle](AgentHandle) is the same. A route may have 16 KiB of hosts,
+    /// about 300. Beyond it the route counts as one that cannot be found now.
     ///
     /// # Errors
     /// The route cannot be found now. The error is logged. RCPT is refused with 451, and mail that
@@ -97,6 +101,9 @@ pub struct Route {
     /// with a host, that host gets DATA for a day. `false`: only binary content goes by BDAT, since
     /// it cannot go by DATA.
     pub chunking: bool,
+    /// The protocol that its hosts speak. With [`Protocol::Lmtp`] each recipient has an answer of
+    /// its own to the message (RFC 2033). Not for [`NextHop::Mx`]. Default: SMTP.
+    pub protocol: Protocol,
     /// The label under which the queue keeps the mail, so that a route that was found by more than
     /// the domain is found again. Set by [`RouteTable::push_rule`](crate::RouteTable::push_rule).
     /// Default: none.
@@ -107,7 +114,9 @@ pub struct Route {
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum NextHop {
-    /// To the hosts that DNS names for the domain (RFC 5321 section 5.1).
+    /// To the hosts that DNS names for the domain (RFC 5321 section 5.1). Domains with the same
+    /// hosts share their connections and limits, whatever preferences they give them. The names
+    /// count as long as the DNS says, from 30 s to an hour.
     Mx,
     /// To the first of these hosts that takes the mail, group by group. The next host is tried when
     /// one fails, or is not ready for mail after half a second; after twice that where a new group
@@ -120,7 +129,13 @@ pub enum NextHop {
     ///
     /// A name that cannot be looked up is tried again later. Without any host, all mail of the
     /// route fails.
+    ///
+    /// A host such as `unix:/run/dovecot/lmtp` is a Unix socket of this machine, whatever its port.
+    /// If all hosts are sockets, REQUIRETLS mail goes there too, as no network carries it.
     Hosts(Vec<HostGroup>),
+    /// To an agent in this process: a handler of the application, or one of those in
+    /// [`agent`](crate::agent).
+    Agent(AgentHandle),
     /// Nowhere: RCPT gets this reply. Mail that is in the queue fails with its words, or waits if
     /// the reply is temporary.
     Refuse(Refusal),
@@ -145,7 +160,7 @@ pub struct HostGroup(pub Vec<WeightedHost>);
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub struct WeightedHost {
-    /// Its name, in A-labels or U-labels, or an address literal.
+    /// Its name, in A-labels or U-labels, an address literal, or `unix:` with the path of a socket.
     pub name: String,
     /// Its port.
     pub port: u16,
@@ -154,6 +169,9 @@ pub struct WeightedHost {
     pub weight: u16,
 }
 
+/// What the name of a host begins with that is a Unix socket.
+const UNIX: &str = "unix:/";
+
 /// The most octets of a route that an application has found. 8,192 sites may each keep one: 128
 /// MiB. A delivery looks every host up.
 const MOST_OCTETS: usize = 16 << 10;
@@ -161,7 +179,7 @@ const MOST_OCTETS: usize = 16 << 10;
 impl Route {
     /// Makes a route without TLS, and with BDAT to hosts that offer it.
     pub fn new(to: NextHop) -> Self {
-        Self { to, tls: Tls::default(), credentials: None, chunking: true, label: None }
+        Self { to, tls: Tls::default(), credentials: None, chunking: true, protocol: Protocol::Smtp, label: None }
     }
 
     /// Makes a route to these hosts, in order, each with its port: [`NextHop::Hosts`] with a group
@@ -171,7 +189,42 @@ impl Route {
         Self::new(NextHop::Hosts(hosts.into_iter().map(alone).collect()))
     }
 
-    /// The octets of its hosts. TLS and logins are shared.
+    /// Makes a route to these hosts by LMTP, in order, each with its port.
+    ///
+    /// ```
+    /// use posthaste_relay::Route;
+    /// let over_tcp = Route::lmtp([("mailboxes.example.org", 24)]);
+    /// let on_this_machine = Route::lmtp_unix("/run/dovecot/lmtp");
+    /// # assert_ne!(over_tcp, on_this_machine);
+    /// ```
+    pub fn lmtp<H: Into<String>>(hosts: impl IntoIterator<Item = (H, u16)>) -> Self {
+        Self { protocol: Protocol::Lmtp, ..Self::hosts(hosts) }
+    }
+
+    /// Makes a route by LMTP to the Unix socket with this absolute path.
+    pub fn lmtp_unix(path: impl AsRef<str>) -> Self {
+        Self::lmtp([(format!("unix:{}", path.as_ref()), 0)])
+    }
+
+    /// Makes a route to an agent: [`NextHop::Agent`]. Events call it `agent:NAME`, or by the name
+    /// alone if that has a colon.
+    pub fn agent(name: &str, agent: impl Agent) -> Self {
+        Self::new(NextHop::Agent(AgentHandle::new(name, agent)))
+    }
+
+    /// Returns `true` if no network carries its mail: it leads to an agent, or to Unix sockets.
+    pub(crate) fn is_local(&self) -> bool {
+        match &self.to {
+            NextHop::Mx | NextHop::Refuse(_) | NextHop::Discard | NextHop::Hold => false,
+            NextHop::Hosts(groups) => {
+                let mut hosts = groups.iter().flat_map(|HostGroup(hosts)| hosts).peekable();
+                hosts.peek().is_some() && hosts.all(|host| socket(&host.name).is_some())
+            }
+            NextHop::Agent(_) => true,
+        }
+    }
+
+    /// The octets of its hosts. TLS, logins and agents are shared.
     pub(crate) fn octets(&self) -> usize {
         let NextHop::Hosts(groups) = &self.to else { return size_of::<Self>() };
         let slots = |count: usize, size: usize| count.saturating_mul(size);
@@ -207,7 +260,13 @@ impl Hash for Route {
     fn hash<H: Hasher>(&self, state: &mut H) {
         self.to.hash(state);
         self.chunking.hash(state);
+        self.protocol.hash(state);
     }
+}
+
+/// The path of a host that is a Unix socket. `None`: it is a name or an address literal.
+pub(crate) fn socket(host: &str) -> Option<&str> {
+    host.starts_with(UNIX).then(|| host.get(UNIX.len() - 1..)).flatten()
 }
 
 impl WeightedHost {

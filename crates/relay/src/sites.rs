@@ -9,8 +9,12 @@ use crate::{Cause, Diagnostic};
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct SiteState {
-    /// The domain, if its hosts are found by MX; otherwise the first host of its route.
+    /// The first host of its route, or its agent. If hosts are found by MX: the one that its first
+    /// domain prefers; or the domain, if it has no host.
     pub name: String,
+    /// The domains that have these mail hosts, as far as their look-ups are kept: at most 32,768
+    /// of all sites. `None`: the route names the hosts, and the domains are not counted.
+    pub domains: Option<usize>,
     /// The most connections that it may have now. Begins at 5, and grows to
     /// [`concurrency_per_site`](crate::DeliveryOptions::concurrency_per_site) while it takes mail.
     pub window: usize,

@@ -1,5 +1,7 @@
 //! What an answer of the DNS says, with its aliases and its security.
 
+use std::time::Duration;
+
 use hickory_resolver::{
     net::{DnsError, NetError},
     proto::{
@@ -50,8 +52,8 @@ pub(super) enum Reply {
     Records(Vec<Record>),
     /// The same from a zone that counts as unsigned.
     Insecure(Vec<Record>),
-    /// This name exists and has none; the records prove it.
-    None(Name, Vec<Record>),
+    /// This name exists and has none; the records prove it. The number is the negative TTL.
+    None(Name, Vec<Record>, Option<u32>),
 }
 
 impl Reply {
@@ -80,7 +82,7 @@ impl Reply {
                 }
                 ResponseCode::NoError => {
                     let proofs = none.authorities.as_deref().map(<[Record]>::to_vec).unwrap_or_default();
-                    Ok(Self::None(none.query.name().clone(), proofs))
+                    Ok(Self::None(none.query.name().clone(), proofs, none.negative_ttl))
                 }
                 _ => Err(temporary(&error.to_string())),
             },
@@ -140,9 +142,9 @@ impl Reply {
             Proof::Whole => Standing::Secure,
         };
         let (answers, is_unsigned) = match self {
-            Self::None(of, proofs) => {
+            Self::None(of, proofs, ttl) => {
                 let is_secure = of == *name && standing(&mut proofs.iter()) == Standing::Secure;
-                return Ok(Answer { records: Vec::new(), is_secure, alias: None });
+                return Ok(Answer { is_secure, ttl: ttl.map(seconds), ..Answer::default() });
             }
             Self::Records(answers) => (answers, false),
             Self::Insecure(answers) => (answers, true),
@@ -167,7 +169,9 @@ impl Reply {
             }
         };
         let alias = (end != name).then(|| Alias { canonical_name: text(end), is_secure: is_first_secure });
-        Ok(Answer { records, is_secure, alias })
+        // The cache counts the TTL of what it holds down.
+        let ttl = way.iter().map(|record| record.ttl).min().map(seconds);
+        Ok(Answer { records, is_secure, alias, ttl })
     }
 }
 
@@ -198,6 +202,10 @@ use dnssec::standing;
 #[cfg(not(any(feature = "aws-lc-rs", feature = "ring")))]
 fn standing(_: &Name, _: &mut dyn Iterator<Item = &Record>) -> Standing {
     Standing::Insecure
+}
+
+fn seconds(ttl: u32) -> Duration {
+    Duration::from_secs(ttl.into())
 }
 
 fn temporary(reason: &str) -> ResolveError {

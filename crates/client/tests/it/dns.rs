@@ -3,6 +3,7 @@
 use std::{
     net::IpAddr,
     sync::{Arc, Mutex},
+    time::Duration,
 };
 
 use posthaste_client::{
@@ -276,7 +277,8 @@ async fn a_name_is_asked_for_octet_by_octet_and_is_harmless_text() {
         assert!(!exchange.bytes().any(|octet| octet.is_ascii_control() || octet == b' '), "{text}");
         asked.lock().unwrap().clear();
         let found = mx::addresses(&resolver, exchange, true).await;
-        assert_eq!(found, Ok(vec!["127.0.0.9".parse().unwrap()].into()), "{text}");
+        let found = found.map(|answer| answer.records);
+        assert_eq!(found, Ok(vec!["127.0.0.9".parse::<IpAddr>().unwrap()]), "{text}");
         assert!(asked.lock().unwrap().contains(&(name(labels), A)), "{text}");
         // And as a domain.
         let _ = resolver.mx(exchange).await;
@@ -307,4 +309,20 @@ async fn the_strings_of_a_txt_record_are_joined_and_records_are_not() {
     assert_eq!(resolver.txt("torn.test").await, Err(ResolveError::Unusable("they cannot be read")));
     // An `Arc` of a resolver asks it.
     assert_eq!(Arc::new(resolver).txt("_alias.good.test").await.unwrap().len(), 2);
+}
+
+/// With the cache of the resolver, and without one.
+#[tokio::test]
+async fn an_answer_tells_how_long_it_counts() {
+    let zone = |name: &str, kind| match (name, kind) {
+        ("one.test", MX) => Records(vec![mx(10, &[b"mx", b"test"]), mx(20, &[b"mx2", b"test"])]),
+        _ => Code(0),
+    };
+    let (resolver, _) = serve(zone).await;
+    for resolver in [resolver.clone(), resolver.trusting().unwrap()] {
+        let ttl = resolver.mx("one.test").await.unwrap().ttl.unwrap();
+        assert!((Duration::from_secs(30)..=Duration::from_secs(60)).contains(&ttl), "{ttl:?}");
+        // The minimum of the SOA record is 0.
+        assert_eq!(resolver.mx("none.test").await.unwrap().ttl, Some(Duration::ZERO));
+    }
 }

@@ -19,31 +19,40 @@ use posthaste_server::wire::{EnhancedCode, ReplyCode, ReversePath};
 use tracing::{debug, info, warn};
 
 use super::{
-    connect::{Connected, Dialer, Way, given_up, health, unverified, why_back},
+    connect::{Connected, Dialer, Way, given_up, health, is_of_tls, unverified, why_back},
+    domains::Hosts,
     fit::Fit,
     flow::{Flow, GaveUp, Metered},
+    hand_over,
     job::{Fate, Guard, Job, Tried},
-    letter::Letter,
+    letter::{Letter, is_local},
     lookup::{self, Found},
     site::{ASKED_LATELY, ASKED_NOW, Site, Unreachable},
     throttle::{Signal, Then},
     words::{At, Words},
     worker::Crew,
 };
-use crate::{Diagnostic, NextHop, Route};
+use crate::{Diagnostic, NextHop, Route, report::Action};
 
-/// Tries to deliver to every recipient of the job. Returns one fate for each, in their order. It
-/// leaves a connection behind if another message can follow on it.
+/// Tries to deliver to every recipient of the job. `of` are the mail hosts of their domain. Returns
+/// one fate for each, in their order. It leaves a connection behind if another message can follow
+/// on it.
 pub(super) async fn run<Q: Queue, R: Resolver>(
     crew: &Crew<Q, R>,
     site: &Site,
+    of: Option<&Arc<Hosts>>,
     job: &Job,
     connection: &mut Option<Connected>,
     flow: &mut Flow<'_>,
 ) -> Tried {
+    if let Ok(route) = site.leads()
+        && let NextHop::Agent(agent) = &route.to
+    {
+        return hand_over::run(crew, site, job, agent, flow).await;
+    }
     let most = job.options.delivery.recipients_per_transaction;
     let delivery = Delivery::new(job.recipients().len(), most);
-    let mut attempt = Attempt { crew, site, job, flow, delivery, refused: None, random: Rng::new() };
+    let mut attempt = Attempt { crew, site, of, job, flow, delivery, refused: None, random: Rng::new() };
     let tried = attempt.over_kept(connection).await;
     let unreachable = match attempt.delivery.is_open() {
         true => attempt.over_hosts(tried.as_ref(), connection).await,
@@ -64,12 +73,17 @@ pub(super) async fn run<Q: Queue, R: Resolver>(
         Some((why, words)) if words.cause.is_throttling() => Signal::Refused(*words, why.diagnostic.clone()),
         _ => return Tried::Settled(fates(job, delivery, unreachable.as_ref())),
     };
+    let fates = fates(job, delivery, unreachable.as_ref());
+    conclude(site, job, signal, proves, fates)
+}
+
+/// Tells the site how the attempt ended. Returns what follows for the delivery.
+pub(super) fn conclude(site: &Site, job: &Job, signal: Signal, proves: bool, fates: Vec<Fate>) -> Tried {
     let reason = match &signal {
         Signal::Refused(words, why) => Some((*words, why.clone())),
         Signal::Took | Signal::Answered | Signal::Lost => None,
     };
     let then = site.end(signal, job.claimed(), proves);
-    let fates = fates(job, delivery, unreachable.as_ref());
     let Some((Words { cause, .. }, why)) = reason else { return Tried::Settled(fates) };
     info!(site = site.name(), ?cause, diagnostic = %why, "site throttled, mail waits");
     let is_all = fates.iter().all(|fate| matches!(fate, Fate::NotNow(_, words) if words.cause.is_throttling()));
@@ -119,6 +133,8 @@ fn fates(job: &Job, delivery: Delivery, unreachable: Option<&(Unreachable, Words
 struct Attempt<'a, 'p, Q, R> {
     crew: &'a Crew<Q, R>,
     site: &'a Site,
+    /// The mail hosts of the domain. `None`: the route names the hosts, or there are none.
+    of: Option<&'a Arc<Hosts>>,
     job: &'a Job,
     flow: &'a mut Flow<'p>,
     delivery: Delivery,
@@ -127,15 +143,18 @@ struct Attempt<'a, 'p, Q, R> {
     random: Rng,
 }
 
-impl<Q: Queue, R: Resolver> Attempt<'_, '_, Q, R> {
+impl<'a, Q: Queue, R: Resolver> Attempt<'a, '_, Q, R> {
     /// Tries the kept connection, if the message may take it. Returns the server if it is not to be
     /// asked again in this attempt. It may be asked again if it closed the connection without a
     /// reply about the message, unless it throttles.
     async fn over_kept(&mut self, connection: &mut Option<Connected>) -> Option<Server> {
-        let Connected { client, verified, demand, is_best, pulse, options } = connection.take()?;
-        let is_old = !Arc::ptr_eq(&options, &self.job.options);
-        let is_guarded = verified || self.job.guard() == Guard::Any;
-        if is_old || !is_guarded || !self.suits(demand.as_ref()).await || (!is_best && self.returns(&client)) {
+        let kept = connection.take()?;
+        if !Arc::ptr_eq(&kept.options, &self.job.options) {
+            kept.close().await;
+            return None;
+        }
+        let Connected { client, verified, demand, is_best, pulse, options } = self.suiting(kept).await?;
+        if !self.is_best(&client, is_best) && self.returns(&client) {
             client.quit().await;
             return None;
         }
@@ -161,45 +180,100 @@ impl<Q: Queue, R: Resolver> Attempt<'_, '_, Q, R> {
         }
     }
 
+    /// The connection, or another one of the site, that the message may take. One that it may not
+    /// take is kept for other mail if there is room.
+    async fn suiting(&mut self, kept: Connected) -> Option<Connected> {
+        let needs_guard = self.guard() != Guard::Any;
+        let demands = self.demands().await;
+        let suits = |connected: &Connected| {
+            let is_as_asked = demands
+                .as_ref()
+                .is_none_or(|demands| connected.demand.as_ref().is_some_and(|demand| demands.contains(demand)));
+            is_as_asked && (connected.verified || !needs_guard) && Arc::ptr_eq(&connected.options, &self.job.options)
+        };
+        if suits(&kept) {
+            return Some(kept);
+        }
+        let other = self.site.shelf.take_if(suits);
+        let has_room = other.is_some() || self.site.has_room_on_shelf();
+        let left = if has_room { self.site.shelf.keep(kept) } else { Some(kept) };
+        if let Some(left) = left {
+            left.close().await;
+        }
+        other
+    }
+
+    /// Returns `true` if the domain prefers no host to that of a connection. `is_best`: no host of
+    /// the route is preferred.
+    fn is_best(&self, client: &Client<Metered>, is_best: bool) -> bool {
+        match (self.of, client.server()) {
+            (Some(of), Some(target)) => of.is_best(&target.host),
+            _ => is_best,
+        }
+    }
+
     /// Returns `true` if a better host than that of a kept connection is well, and it is time to
     /// return to it.
     fn returns(&self, client: &Client<Metered>) -> bool {
         // However old the look-up is: connections may have been kept since, and another follows.
         let (Some(found), Some(kept)) = (self.site.found(Duration::MAX), client.server()) else { return false };
-        let mut better = found.servers.targets.iter().filter(|target| target.preference < kept.preference);
+        let preference = |target: &Target| self.of.map_or(target.preference, |of| of.preference(&target.host));
+        let mut better = found.servers.targets.iter().filter(|target| preference(target) < preference(kept));
         better.any(|target| self.crew.shared.health.is_well(&target.server)) && self.site.is_time_to_return()
     }
 
-    /// Returns `true` if a kept connection is as the policies demand that the domain has published
-    /// now.
-    async fn suits(&mut self, demand: Option<&Demand>) -> bool {
-        let (crew, site) = (self.crew, self.site);
-        let Some(route) = site.leads().as_ref().ok().filter(|route| self.is_published_for(route)) else { return true };
-        if self.leaves_aside(route) {
-            return true;
+    /// What a kept connection has to be as, by the policies that the domain has published now.
+    /// `None`: they ask for nothing.
+    async fn demands(&mut self) -> Option<Vec<Demand>> {
+        let (Some(of), Ok(route)) = (self.follows(), self.site.leads()) else { return None };
+        let found = self.look_up_for(route, of).await;
+        let demands = |found: Arc<Found>| {
+            let targets = found.servers.targets.iter();
+            targets.map(|target| found.servers.demand(target)).collect()
+        };
+        Some(found.map(demands).unwrap_or_default())
+    }
+
+    /// The hosts of a domain whose policies the message follows. It may leave them aside (RFC 8689
+    /// section 5).
+    fn follows(&self) -> Option<&'a Arc<Hosts>> {
+        let follows = !self.job.options.delivery.published.is_empty() && !self.job.outside.tls_not_required;
+        self.of.filter(|_| follows)
+    }
+
+    /// The servers, as the policies demand that the message follows.
+    async fn look_up(&mut self, route: &Route) -> Result<Arc<Found>, Unreachable> {
+        if let Some(of) = self.follows() {
+            return self.look_up_for(route, of).await;
         }
-        let found = match site.found(ASKED_NOW) {
+        match self.site.found(ASKED_LATELY) {
             Some(found) => Ok(found),
             None => {
                 self.flow.leave();
-                lookup::find(crew, site, route, ASKED_NOW).await
+                lookup::find(self.crew, self.site, route, ASKED_LATELY).await
             }
-        };
-        let suits = |found: &Found| {
-            let mut demands = found.servers.targets.iter().map(|target| found.servers.demand(target));
-            demands.any(|now| Some(&now) == demand)
-        };
-        found.is_ok_and(|found| suits(&found))
+        }
     }
 
-    /// Returns `true` if the hosts of a route have published policies that are followed.
-    fn is_published_for(&self, route: &Route) -> bool {
-        route.to == NextHop::Mx && !self.job.options.delivery.published.is_empty()
+    /// The servers, as the policies of the domain demand now.
+    async fn look_up_for(&mut self, route: &Route, of: &Arc<Hosts>) -> Result<Arc<Found>, Unreachable> {
+        if let Some(why) = self.crew.domains.down(&of.key) {
+            self.site.is_unused();
+            return Err(why);
+        }
+        match self.crew.domains.found(&of.key, ASKED_NOW) {
+            Some(found) => Ok(found),
+            None => {
+                self.flow.leave();
+                lookup::find_for(self.crew, self.site, route, of).await
+            }
+        }
     }
 
-    /// Returns `true` if the message leaves those policies aside (RFC 8689 section 5).
-    fn leaves_aside(&self, route: &Route) -> bool {
-        self.job.outside.tls_not_required && self.is_published_for(route)
+    /// The guard that the message needs on this route.
+    fn guard(&self) -> Guard {
+        let is_local = self.site.leads().as_ref().is_ok_and(|route| route.is_local());
+        if is_local { Guard::Any } else { self.job.guard() }
     }
 
     /// Tries one address after another. Returns the reason if no server could be reached.
@@ -211,35 +285,20 @@ impl<Q: Queue, R: Resolver> Attempt<'_, '_, Q, R> {
             Ok(route) => route,
             Err(why) => return Some(why.clone()),
         };
-        // What the policies of the domain forbid says nothing of this message.
-        let leaves_aside = self.leaves_aside(route);
-        if let (Some(why), false) = (site.down(), leaves_aside) {
+        if let Some(why) = site.down() {
             return Some(why);
         }
-        let found = match site.found(ASKED_LATELY) {
-            _ if leaves_aside => {
-                self.flow.leave();
-                match lookup::find_without_policies(crew, site, route).await {
-                    Ok(found) => found,
-                    Err(why) => return Some(why),
-                }
-            }
-            Some(found) => found,
-            None => {
-                self.flow.leave();
-                match lookup::find(crew, site, route, ASKED_LATELY).await {
-                    Ok(found) => found,
-                    Err(why) => return Some(why),
-                }
-            }
+        let found = match self.look_up(route).await {
+            Ok(found) => found,
+            Err(why) => return Some(why),
         };
-        let guard = self.job.guard();
+        let guard = self.guard();
         let ways: &[bool] = match guard {
             Guard::Any => &[false],
             Guard::May => &[true, false],
             Guard::Must => &[true],
         };
-        let mut unreachable = None;
+        let (mut unreachable, mut is_of_domain) = (None, found.passes_over());
         for guarded in ways {
             // The reason against the way before says nothing of this one.
             unreachable = found.missing.clone();
@@ -250,7 +309,7 @@ impl<Q: Queue, R: Resolver> Attempt<'_, '_, Q, R> {
                     continue;
                 }
             };
-            let is_reached = self.race(&found, &way, tried, connection, &mut unreachable).await;
+            let is_reached = self.race(&found, &way, tried, connection, (&mut unreachable, &mut is_of_domain)).await;
             if is_reached || tried.is_some() {
                 return None;
             }
@@ -259,27 +318,36 @@ impl<Q: Queue, R: Resolver> Attempt<'_, '_, Q, R> {
         // the site.
         let is_throttled = self.refused.as_ref().is_some_and(|(words, _)| words.cause.is_throttling());
         let is_current = crew.shared.is_current(&self.job.options);
-        if let (Some(why), true, false) =
-            (&unreachable, is_current && guard != Guard::Must && !leaves_aside, is_throttled)
-        {
-            debug!(site = site.name(), diagnostic = %why.diagnostic, "site marked down, no host reached");
-            site.mark_down(why.clone(), self.job.options.delivery.retry.down_for());
+        if let (Some(why), true, false) = (&unreachable, is_current && guard != Guard::Must, is_throttled) {
+            let wait = self.job.options.delivery.retry.down_for();
+            match self.follows().filter(|_| is_of_domain) {
+                Some(of) => crew.domains.mark_down(&of.key, why.clone(), wait),
+                None => {
+                    debug!(site = site.name(), diagnostic = %why.diagnostic, "site marked down, no host reached");
+                    site.mark_down(why.clone(), wait);
+                }
+            }
         }
         unreachable
     }
 
-    /// Tries the servers as they become ready. Returns `true` if one became ready.
+    /// Tries the servers as they become ready. Returns `true` if one became ready. It tells why
+    /// none was reached, and if that is because of a policy of the domain.
     async fn race(
         &mut self,
         found: &Found,
         way: &Way,
         tried: Option<&Server>,
         connection: &mut Option<Connected>,
-        unreachable: &mut Option<Unreachable>,
+        (unreachable, is_of_domain): (&mut Option<Unreachable>, &mut bool),
     ) -> bool {
         let shared = &self.crew.shared;
         let mut targets = found.servers.targets.clone();
         found.weights.order(&mut targets, &mut self.random);
+        if let Some(of) = self.of {
+            of.rank(&mut targets);
+        }
+        let best = targets.iter().map(|target| target.preference).min();
         let is_mx = self.site.leads().as_ref().is_ok_and(|route| route.to == NextHop::Mx);
         for (host, error) in found.servers.missing.iter().filter(|_| !is_mx) {
             if self.site.begins_to_fail(host) {
@@ -303,6 +371,7 @@ impl<Q: Queue, R: Resolver> Attempt<'_, '_, Q, R> {
         let published = &self.job.options.delivery.published;
         let dialer = Dialer { listeners: shared.listeners.clone(), pulse: Arc::default() };
         let mut refused = self.refused.take();
+        let domain = self.of.map_or("", |of| of.mail.domain());
         let (mut failed_hosts, mut ready) = (Vec::new(), Vec::new());
         let mut race = Race::new(&targets, dialer.clone(), way.options(shared, &self.job.options));
         let (mut fresh, had_delivered, mut is_reached) = (None, self.delivery.has_delivered(), false);
@@ -310,7 +379,7 @@ impl<Q: Queue, R: Resolver> Attempt<'_, '_, Q, R> {
             // An earlier server may have had the content.
             dialer.pulse.no_content();
             let letter = Letter::new(shared, self.site, self.job, &dialer.pulse, way.guarded);
-            let mut letter = letter.in_way(way, &found.servers);
+            let mut letter = letter.in_way(way, &found.servers, domain);
             let through = self.delivery.through(&mut race, &mut letter, &mut fresh);
             let done = self.flow.run(&dialer.pulse, through).await;
             is_reached |= letter.is_reached;
@@ -320,9 +389,10 @@ impl<Q: Queue, R: Resolver> Attempt<'_, '_, Q, R> {
             }
             let mut note = |failed: Vec<(usize, ConnectError)>, gave_up: Option<GaveUp>| {
                 for (index, error) in failed {
-                    let Some(Target { host, .. }) = targets.get(index) else { continue };
+                    let Some(Target { host, tls, .. }) = targets.get(index) else { continue };
+                    *is_of_domain |= tls.is_some() && is_of_tls(&error);
                     if let Some(policy) = found.servers.policy(host) {
-                        published.count_failed(self.site.name(), host, policy, &error);
+                        published.count_failed(domain, host, policy, &error);
                     }
                     let is_of_session = matches!(error.stage(), Stage::Greeting | Stage::Hello);
                     if let Some(reply) = error.reply().filter(|_| is_of_session) {
@@ -360,7 +430,6 @@ impl<Q: Queue, R: Resolver> Attempt<'_, '_, Q, R> {
         let is_better = self.delivery.has_delivered() && !had_delivered;
         if let Some(client) = fresh {
             let demand = client.server().map(|target| found.servers.demand(target));
-            let best = found.servers.targets.iter().map(|target| target.preference).min();
             let is_best = client.server().map(|target| target.preference) == best;
             let (pulse, options) = (dialer.pulse, Arc::clone(&self.job.options));
             let other = Connected { client, verified: way.guarded, demand, is_best, pulse, options };
@@ -398,8 +467,8 @@ fn fate(job: &Job, index: usize, mut course: Course, unreachable: Option<&(Unrea
     let is_permanent = outcome.is_permanent();
     match outcome {
         RecipientOutcome::Accepted(reply) => {
-            let owes_report = course.server.as_ref().is_some_and(|server| owes_relayed_report(job, index, server));
-            Fate::Delivered { remote: host.to_owned(), reply, owes_report }
+            let owes = course.server.as_ref().is_some_and(|server| owes_relayed_report(job, index, server));
+            Fate::Delivered { remote: host.to_owned(), reply, owes: owes.then_some(Action::Relayed) }
         }
         // Content that cannot go by DATA can go to no server that refuses BDAT.
         RecipientOutcome::Refused(reply, RefusedAt::Bdat) if course.is_settled => {
@@ -444,6 +513,8 @@ fn gave_up(error: &ClientError) -> Option<GaveUp> {
 
 /// Returns `true` if the sender is owed a report that this server took the message.
 fn owes_relayed_report(job: &Job, index: usize, server: &ServerFacts) -> bool {
-    let fit = Fit { outside: &job.outside, by: job.by(), server: &server.capabilities, verified: server.is_verified };
+    let local = server.target.as_ref().is_some_and(|target| is_local(&target.server));
+    let (by, verified) = (job.by(), server.is_verified);
+    let fit = Fit { outside: &job.outside, by, server: &server.capabilities, verified, local };
     job.recipients().get(index).is_some_and(|recipient| fit.owes_relayed_report(&recipient.rcpt.borrowed()))
 }

@@ -3,15 +3,15 @@
 use std::{io, sync::Arc, time::Duration};
 
 use posthaste_client::{
-    Client, ClientError, ClientOptions, ConnectError, Dial, Health, Identity, Login, Server, Tcp, Tls, delivery::Keep,
-    mx::Demand, session::client::downgrade::Undeliverable,
+    Client, ClientError, ClientOptions, ConnectError, Dial, Health, Identity, Login, Protocol, Server, Tcp, Tls,
+    delivery::Keep, mx::Demand, session::client::downgrade::Undeliverable,
 };
 use posthaste_server::wire::{EnhancedCode, capability::Keyword};
 use thiserror::Error;
 use tokio::io::{AsyncRead, AsyncWrite};
 
 use super::{
-    flow::{GaveUp, Metered, Pulse},
+    flow::{GaveUp, Metered, Pulse, Wire},
     site::Unreachable,
 };
 use crate::{
@@ -53,6 +53,7 @@ pub(super) struct Way {
     /// Content goes by BDAT if the server offers CHUNKING.
     pub(super) chunking: bool,
     credentials: Option<Login>,
+    protocol: Protocol,
     is_by_mx: bool,
 }
 
@@ -61,7 +62,7 @@ impl Way {
     pub(super) fn of(options: &RelayOptions, route: &Route, guarded: bool) -> Result<Self, Unreachable> {
         let tls = match &route.to {
             NextHop::Hosts(_) if guarded => guard(options, route)?,
-            NextHop::Hosts(_) => route.tls.clone(),
+            NextHop::Hosts(_) | NextHop::Agent(_) => route.tls.clone(),
             // Each target has its own if the domain publishes a policy.
             NextHop::Mx => route.tls.clone().unproven(),
             // They have no host.
@@ -69,7 +70,8 @@ impl Way {
         };
         let is_by_mx = route.to == NextHop::Mx;
         let credentials = route.credentials.clone().filter(|_| !is_by_mx);
-        Ok(Self { tls, guarded, chunking: route.chunking, credentials, is_by_mx })
+        let protocol = if is_by_mx { Protocol::Smtp } else { route.protocol };
+        Ok(Self { tls, guarded, chunking: route.chunking, credentials, protocol, is_by_mx })
     }
 
     /// The options of connections in this way.
@@ -79,6 +81,7 @@ impl Way {
         options.connect_timeout = delivery.connect_timeout;
         options.session.timeouts = delivery.timeouts.clone();
         options.session.chunking = self.chunking;
+        options.protocol = self.protocol;
         options.tls = self.tls.clone();
         options.credentials = self.credentials.clone();
         options.health = self.health(shared);
@@ -158,12 +161,17 @@ impl Dial for Dialer {
     type Stream = Metered;
 
     async fn dial(&self, server: &Server) -> io::Result<Metered> {
+        #[cfg(unix)]
+        if matches!(server, Server::Path(_)) {
+            let stream = posthaste_client::Unix.dial(server).await?;
+            return Ok(Metered::new(Wire::Unix(stream), Arc::clone(&self.pulse)));
+        }
         let stream = Tcp::default().dial(server).await?;
         let local = stream.local_addr().ok().map(|local| local.ip());
         if self.listeners.are_reached_at(server, local) {
             return Err(io::Error::other(ComesBack));
         }
-        Ok(Metered::new(stream, Arc::clone(&self.pulse)))
+        Ok(Metered::new(Wire::Tcp(stream), Arc::clone(&self.pulse)))
     }
 }
 
@@ -187,6 +195,12 @@ fn guard(options: &RelayOptions, route: &Route) -> Result<Tls, Unreachable> {
 pub(super) fn unverified() -> Unreachable {
     let diagnostic = Diagnostic::own(EnhancedCode::new(5, 7, 10), Undeliverable::Unverified);
     Unreachable { diagnostic, is_permanent: true }
+}
+
+/// Returns `true` if the TLS that was demanded is the reason.
+pub(super) const fn is_of_tls(error: &ConnectError) -> bool {
+    use ConnectError::{OpportunisticTls, Tls, TlsName, TlsUnavailable};
+    matches!(error, TlsUnavailable | TlsName(_) | Tls(_) | OpportunisticTls(_))
 }
 
 /// Returns `true` if TLS is missing or proves nothing, and `false` if the network failed.

@@ -22,6 +22,9 @@ pub(super) struct Fit<'a, 's> {
     pub(super) server: &'s Capabilities,
     /// TLS has proved the server's identity.
     pub(super) verified: bool,
+    /// The server is a Unix socket of this machine: no network carries the mail, so that it needs
+    /// no TLS.
+    pub(super) local: bool,
 }
 
 impl<'a> Fit<'a, '_> {
@@ -45,6 +48,7 @@ impl<'a> Fit<'a, '_> {
         // A report is guarded if possible, and goes on without otherwise (RFC 8689 section 5).
         let guarded = self.verified && server.offers(Keyword::RequireTls);
         mail.require_tls &= guarded || mail.reverse_path != ReversePath::Null;
+        mail.require_tls &= !self.local;
         mail
     }
 
@@ -114,7 +118,7 @@ mod tests {
         ] {
             let (outside, server) = (outside(mail, all_ascii), server(keywords));
             let by = outside.mail.by.map(|by| DeliverBy { seconds: by.seconds - 60, ..by });
-            let fit = Fit { outside: &outside, by, server: &server, verified: true };
+            let fit = Fit { outside: &outside, by, server: &server, verified: true, local: false };
             let sender = fit.ascii(outside.mail.reverse_path.mailbox());
             let sender = sender
                 .as_ref()
@@ -128,8 +132,17 @@ mod tests {
     #[test]
     fn a_report_goes_without_requiretls_to_an_unverified_server() {
         let (outside, server) = (outside("<> REQUIRETLS", true), server("REQUIRETLS"));
-        let fit = Fit { outside: &outside, by: None, server: &server, verified: false };
+        let fit = Fit { outside: &outside, by: None, server: &server, verified: false, local: false };
         assert!(!fit.mail(ReversePath::Null).require_tls);
+    }
+
+    #[test]
+    fn mail_to_a_unix_socket_needs_no_tls() {
+        for keywords in ["", "REQUIRETLS"] {
+            let (outside, server) = (outside("<a@b> REQUIRETLS", true), server(keywords));
+            let fit = Fit { outside: &outside, by: None, server: &server, verified: false, local: true };
+            assert!(!fit.mail(ReversePath::Null).require_tls, "{keywords:?}");
+        }
     }
 
     #[test]
@@ -144,7 +157,8 @@ mod tests {
         ] {
             let (outside, server) = (outside(&format!("<a@b> {by}"), true), server(keywords));
             let line = format!("<c@d> {notify}");
-            let fit = Fit { outside: &outside, by: outside.mail.by, server: &server, verified: false };
+            let deadline = outside.mail.by;
+            let fit = Fit { outside: &outside, by: deadline, server: &server, verified: false, local: false };
             let rcpt = Rcpt { parameters: Default::default(), ..fit.rcpt(Rcpt::parse(line.trim()).unwrap(), None) };
             assert_eq!(rcpt.to_string().trim(), format!("<c@d> {fitted}").trim(), "{by} {notify} to {keywords}");
         }

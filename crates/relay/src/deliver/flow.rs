@@ -14,6 +14,8 @@ use std::{
 
 use posthaste_client::{Health, Server};
 use thiserror::Error;
+#[cfg(unix)]
+use tokio::net::UnixStream;
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     net::TcpStream,
@@ -95,20 +97,39 @@ impl Pulse {
         self.moved.load(Relaxed)
     }
 
-    fn beat(&self) {
+    pub(super) fn beat(&self) {
         self.moved.fetch_add(1, Relaxed);
     }
 }
 
-/// A TCP stream that counts its reads and writes.
+/// A stream that counts its reads and writes.
 #[derive(Debug)]
 pub(super) struct Metered {
-    stream: TcpStream,
+    stream: Wire,
     pulse: Arc<Pulse>,
 }
 
+/// What carries the octets.
+#[derive(Debug)]
+pub(super) enum Wire {
+    Tcp(TcpStream),
+    #[cfg(unix)]
+    Unix(UnixStream),
+}
+
+/// Calls a method of the stream that there is.
+macro_rules! on {
+    ($metered:expr, $stream:ident => $call:expr) => {
+        match &mut $metered.stream {
+            Wire::Tcp($stream) => $call,
+            #[cfg(unix)]
+            Wire::Unix($stream) => $call,
+        }
+    };
+}
+
 impl Metered {
-    pub(super) const fn new(stream: TcpStream, pulse: Arc<Pulse>) -> Self {
+    pub(super) const fn new(stream: Wire, pulse: Arc<Pulse>) -> Self {
         Self { stream, pulse }
     }
 
@@ -122,14 +143,14 @@ impl Metered {
 
 impl AsyncRead for Metered {
     fn poll_read(mut self: Pin<&mut Self>, context: &mut Context<'_>, into: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        let read = Pin::new(&mut self.stream).poll_read(context, into);
+        let read = on!(self, stream => Pin::new(stream).poll_read(context, into));
         self.count(read)
     }
 }
 
 impl AsyncWrite for Metered {
     fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, octets: &[u8]) -> Poll<io::Result<usize>> {
-        let written = Pin::new(&mut self.stream).poll_write(context, octets);
+        let written = on!(self, stream => Pin::new(stream).poll_write(context, octets));
         self.count(written)
     }
 
@@ -138,20 +159,21 @@ impl AsyncWrite for Metered {
         context: &mut Context<'_>,
         slices: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        let written = Pin::new(&mut self.stream).poll_write_vectored(context, slices);
+        let written = on!(self, stream => Pin::new(stream).poll_write_vectored(context, slices));
         self.count(written)
     }
 
     fn is_write_vectored(&self) -> bool {
-        self.stream.is_write_vectored()
+        // Every stream of the system is.
+        true
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(context)
+        on!(self, stream => Pin::new(stream).poll_flush(context))
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(context)
+        on!(self, stream => Pin::new(stream).poll_shutdown(context))
     }
 }
 

@@ -29,6 +29,8 @@ pub(super) struct Job {
     /// Recipients whose outcome is still to be reported, and no more.
     pub(super) ended: Vec<Recipient>,
     pub(super) attempts: u32,
+    /// The octets of the body, without the front.
+    pub(super) body_len: u64,
     /// The number of the message's other deliveries.
     pub(super) others: u32,
     /// The age of the message when it was claimed.
@@ -62,8 +64,9 @@ impl Job {
     pub(super) fn open(claimed: Claimed, options: Arc<RelayOptions>) -> Result<Self, RecordError> {
         let outside = Outside::decode(&claimed.envelope)?;
         let (recipients, ended) = decode_recipients(&claimed.state)?.into_iter().partition(Recipient::waits);
-        let Claimed { lease, attempts, others, age, .. } = claimed;
-        Ok(Self { lease, options, outside, recipients, ended, attempts, others, age, claimed: Instant::now() })
+        let Claimed { lease, attempts, body_len, others, age, .. } = claimed;
+        let claimed = Instant::now();
+        Ok(Self { lease, options, outside, recipients, ended, attempts, body_len, others, age, claimed })
     }
 
     /// When it was claimed.
@@ -165,8 +168,8 @@ pub(super) enum Fate {
     Delivered {
         remote: String,
         reply: Reply,
-        /// The sender is owed a report that it was relayed.
-        owes_report: bool,
+        /// The sender is owed a report of this, `relayed` or `delivered`.
+        owes: Option<Action>,
     },
     NotNow(Diagnostic, Words),
     Never(Diagnostic),

@@ -9,7 +9,7 @@ use std::{
 
 use bytes::Bytes;
 use posthaste_client::{
-    Client, Content,
+    Client, Content, Server,
     delivery::{Transact, Transacted},
     mx::Servers,
 };
@@ -34,7 +34,8 @@ pub(super) struct Letter<'l, Q, R> {
     pulse: &'l Arc<Pulse>,
     /// TLS proves the identity of the servers.
     verified: bool,
-    way: Option<(&'l Way, &'l Servers)>,
+    /// The way, the servers, and the domain whose policies they follow.
+    way: Option<(&'l Way, &'l Servers, &'l str)>,
     /// Why servers that were ready must not get the message.
     pub(super) ruled_out: Vec<Unreachable>,
     /// A server was ready that may get it.
@@ -65,15 +66,17 @@ impl<'l, Q, R> Letter<'l, Q, R> {
     }
 
     /// Sets the way in which new connections are made.
-    pub(super) fn in_way(self, way: &'l Way, servers: &'l Servers) -> Self {
-        Self { way: Some((way, servers)), ..self }
+    pub(super) fn in_way(self, way: &'l Way, servers: &'l Servers, domain: &'l str) -> Self {
+        Self { way: Some((way, servers, domain)), ..self }
     }
 }
 
 impl<Q: Queue, R: Send + Sync> Transact<Metered> for Letter<'_, Q, R> {
     async fn transact(&mut self, client: &mut Client<Metered>, group: &[usize]) -> io::Result<Transacted> {
         let job = self.job;
-        let fit = Fit { outside: &job.outside, by: job.by(), server: client.capabilities(), verified: self.verified };
+        let local = client.server().is_some_and(|target| is_local(&target.server));
+        let (by, verified) = (job.by(), self.verified);
+        let fit = Fit { outside: &job.outside, by, server: client.capabilities(), verified, local };
         let recipients = || group.iter().filter_map(|index| job.recipients().get(*index));
         let forward: Vec<_> = recipients().map(|it| fit.ascii(it.rcpt.forward_path.mailbox())).collect();
         let fitted = recipients().zip(&forward).map(|(it, ascii)| fit.rcpt(it.rcpt.borrowed(), ascii.as_ref()));
@@ -101,10 +104,10 @@ impl<Q: Queue, R: Send + Sync> Transact<Metered> for Letter<'_, Q, R> {
     }
 
     fn admits(&mut self, client: &Client<Metered>) -> bool {
-        if let (Some((way, servers)), Some(target)) = (self.way, client.server()) {
+        if let (Some((way, servers, domain)), Some(target)) = (self.way, client.server()) {
             if let Some(policy) = servers.policy(&target.host) {
                 let published = &self.job.options.delivery.published;
-                published.count_ready(self.site.name(), policy, client);
+                published.count_ready(domain, policy, client);
             }
             if let Some(why) = way.rules_out(&target.host, client) {
                 self.ruled_out.push(why);
@@ -126,6 +129,11 @@ impl<Q: Queue, R: Send + Sync> Transact<Metered> for Letter<'_, Q, R> {
         self.site.mark_up();
         true
     }
+}
+
+/// Returns `true` for a Unix socket.
+pub(super) const fn is_local(server: &Server) -> bool {
+    matches!(server, Server::Path(_))
 }
 
 /// A queued body as content to send, after its front. It tells the pulse how far it is.

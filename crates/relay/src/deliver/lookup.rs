@@ -1,30 +1,31 @@
-//! Looks up the hosts of a site and their addresses. This happens apart from the deliveries: a
+//! Looks up the addresses of the hosts of a site. This happens apart from the deliveries: a
 //! look-up holds no place among them and no lease.
 
-use std::{pin::pin, sync::Arc, time::Duration};
+use std::{future::Future, path::Path, pin::pin, sync::Arc, time::Duration};
 
 use posthaste_client::{
-    Published, Resolver,
+    Published, Resolver, Target,
     mx::{self, MxError, NamedHost, Servers},
 };
 use posthaste_queue::Queue;
-use posthaste_server::wire::{Domain, EnhancedCode};
+use posthaste_server::wire::EnhancedCode;
 use tokio::time::timeout;
 
 use super::{
+    domains::Hosts,
     flow::{PARK_AFTER, until_given_up},
-    places::{Bounds, SILENT_FOR},
+    places::{Bounds, SILENT_FOR, Standing},
     site::{Site, Unreachable},
     weights::{Weight, Weights},
     worker::Crew,
 };
-use crate::{Diagnostic, HostGroup, NextHop, Route, WeightedHost, shared::Shared};
+use crate::{Diagnostic, HostGroup, NextHop, RelayOptions, Route, WeightedHost, route, shared::Shared};
 
 /// The most look-ups at once. `moving` are those that are answered soon or were asked just now;
 /// half of them are kept for sites that answered lately. `silent` are those whose name servers are
 /// silent. Each takes a few datagrams and a descriptor or two.
 pub(super) const BOUNDS: Bounds = Bounds { moving: 200, silent: 300 };
-/// The longest look-up of a site.
+/// The longest look-up.
 const LOOKUP: Duration = Duration::from_secs(30);
 
 /// The hosts of a site.
@@ -37,8 +38,15 @@ pub(super) struct Found {
     pub(super) missing: Option<Unreachable>,
 }
 
-/// The hosts of a site, found within this time or looked up now. A site without hosts is marked
-/// down.
+impl Found {
+    /// Returns `true` if a policy about TLS forbids some of the hosts.
+    pub(super) fn passes_over(&self) -> bool {
+        self.servers.missing.iter().any(|(_, why)| matches!(why, MxError::TlsPolicy(_)))
+    }
+}
+
+/// The hosts of a site, found within this time or looked up now. Policies that domains have
+/// published are left aside. A site without hosts is marked down.
 pub(super) async fn find<Q: Queue, R: Resolver>(
     crew: &Crew<Q, R>,
     site: &Site,
@@ -56,39 +64,50 @@ pub(super) async fn find<Q: Queue, R: Resolver>(
     if let Some(why) = site.down() {
         return Err(why);
     }
-    let options = crew.shared.options();
-    let delivery = &options.delivery;
+    let (options, none) = (crew.shared.options(), Published::default());
+    let work = ask(&crew.shared, &options, route, site.hosts(), &none);
     // Boxed, since many tasks wait for it.
-    let found = Box::pin(look_up(crew, site, route, &delivery.published)).await.map(Arc::new);
+    let found = Box::pin(within_bounds(crew, site.standing(), work)).await.flatten().map(Arc::new);
     match &found {
         // What other options have found counts no more.
         _ if !crew.shared.is_current(&options) => {}
         Ok(found) => site.keep_found(Arc::clone(found)),
-        Err(why) => site.mark_down(why.clone(), delivery.retry.down_for()),
+        Err(why) => site.mark_down(why.clone(), options.delivery.retry.down_for()),
     }
     found
 }
 
-/// The hosts of a site without the TLS policies that its domain has published, looked up now.
-pub(super) async fn find_without_policies<Q: Queue, R: Resolver>(
+/// The hosts of a domain as its policies demand, found within this time or looked up now. A domain
+/// without hosts is marked down, and its site is not.
+pub(super) async fn find_for<Q: Queue, R: Resolver>(
     crew: &Crew<Q, R>,
     site: &Site,
     route: &Route,
+    hosts: &Arc<Hosts>,
 ) -> Result<Arc<Found>, Unreachable> {
-    Box::pin(look_up(crew, site, route, &Published::default())).await.map(Arc::new)
+    let options = crew.shared.options();
+    let delivery = &options.delivery;
+    let work = ask(&crew.shared, &options, route, Some(hosts), &delivery.published);
+    let found = Box::pin(within_bounds(crew, site.standing(), work)).await.flatten().map(Arc::new);
+    match &found {
+        // What other options have found counts no more.
+        _ if !crew.shared.is_current(&options) => {}
+        Ok(found) => crew.domains.keep_found(&hosts.key, Arc::clone(found)),
+        Err(why) => crew.domains.mark_down(&hosts.key, why.clone(), delivery.retry.down_for()),
+    }
+    found
 }
 
 /// Looks up within the bounds of all look-ups.
-async fn look_up<Q: Queue, R: Resolver>(
+pub(super) async fn within_bounds<Q, R, T>(
     crew: &Crew<Q, R>,
-    site: &Site,
-    route: &Route,
-    published: &Published,
-) -> Result<Found, Unreachable> {
+    standing: Standing,
+    work: impl Future<Output = T>,
+) -> Result<T, Unreachable> {
     let no_answer =
         |text: &str| Unreachable { diagnostic: Diagnostic::own(EnhancedCode::new(4, 4, 3), text), is_permanent: false };
-    let mut place = crew.lookups.take(site.standing()).await;
-    let mut work = pin!(timeout(LOOKUP, ask(&crew.shared, site.name(), route, published)));
+    let mut place = crew.lookups.take(standing).await;
+    let mut work = pin!(timeout(LOOKUP, work));
     let answered = match timeout(PARK_AFTER, &mut work).await {
         Ok(answered) => Some(answered),
         Err(_) => {
@@ -101,7 +120,7 @@ async fn look_up<Q: Queue, R: Resolver>(
         }
     };
     match answered {
-        Some(Ok(found)) => found,
+        Some(Ok(found)) => Ok(found),
         Some(Err(_)) => Err(no_answer("no answer from DNS in time")),
         None => Err(no_answer("no answer from DNS while other names waited to be looked up")),
     }
@@ -109,38 +128,43 @@ async fn look_up<Q: Queue, R: Resolver>(
 
 async fn ask<Q: Queue, R: Resolver>(
     shared: &Shared<Q, R>,
-    domain: &str,
+    options: &RelayOptions,
     route: &Route,
+    hosts: Option<&Arc<Hosts>>,
     published: &Published,
 ) -> Result<Found, Unreachable> {
-    let options = shared.options();
-    let (delivery, own_name) = (&options.delivery, options.host_name.as_str());
     let is_mx = route.to == NextHop::Mx;
     let mut weights = Weights::default();
     let servers = match &route.to {
         NextHop::Hosts(groups) => {
             let preferences = (0..=u16::MAX).chain(std::iter::repeat(u16::MAX));
-            let mut named = Vec::new();
+            let (mut named, mut sockets) = (Vec::new(), Vec::new());
             for (HostGroup(hosts), preference) in groups.iter().zip(preferences) {
                 for WeightedHost { name, port, weight } in hosts {
-                    let (name, port): (Arc<str>, _) = (mx::ascii_name(name).into(), *port);
+                    let socket = route::socket(name);
+                    let own: Arc<str> =
+                        if socket.is_some() { name.as_str().into() } else { mx::ascii_name(name).into() };
+                    let port = if socket.is_some() { 0 } else { *port };
                     if hosts.len() > 1 {
-                        weights.push(Weight { name: Arc::clone(&name), port, weight: *weight });
+                        weights.push(Weight { name: Arc::clone(&own), port, weight: *weight });
                     }
-                    named.push(NamedHost { name, port, preference });
+                    match socket {
+                        Some(path) => sockets.push(Target::new(own, Path::new(path), preference)),
+                        None => named.push(NamedHost { name: own, port, preference }),
+                    }
                 }
             }
-            mx::servers(&shared.resolver, &named, true).await
+            let mut servers = mx::servers(&shared.resolver, &named, true).await;
+            servers.targets.append(&mut sockets);
+            servers.targets.sort_by_key(|target| target.preference);
+            servers
         }
         // No site has such a route, or looks for hosts.
-        NextHop::Refuse(_) | NextHop::Discard | NextHop::Hold => Servers::default(),
+        NextHop::Agent(_) | NextHop::Refuse(_) | NextHop::Discard | NextHop::Hold => Servers::default(),
         NextHop::Mx => {
-            let domain = Domain::parse(domain).map_err(|_| unresolved(&MxError::NoHost))?;
-            let to = (delivery.mx_port, delivery.allow_private);
-            let usual = route.tls.clone().unproven();
-            let policies = (published, &usual);
-            let found = mx::servers_of_domain(&shared.resolver, &domain, own_name, to, policies).await;
-            found.map_err(|error| unresolved(&error))?
+            let hosts = hosts.ok_or_else(|| unresolved(&MxError::NoHost))?;
+            let to = (options.delivery.mx_port, options.delivery.allow_private);
+            hosts.mail.servers(&shared.resolver, to, (published, &route.tls.clone().unproven())).await
         }
     };
     let mut missing = None;
@@ -157,6 +181,6 @@ async fn ask<Q: Queue, R: Resolver>(
     }
 }
 
-fn unresolved(error: &MxError) -> Unreachable {
+pub(super) fn unresolved(error: &MxError) -> Unreachable {
     Unreachable { diagnostic: Diagnostic::mx(error), is_permanent: !error.is_transient() }
 }

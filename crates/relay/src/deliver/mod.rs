@@ -1,15 +1,17 @@
 //! Delivery: from deliveries that are due to the connections that make them.
 //!
 //! One loop waits for the queue to say that something may be due. The queue lists what is due by
-//! *class*: a key, a priority and an owner. The loop finds the route of each key ([`routing`]) and
-//! hands the class to a *site*, the next hop that the mail goes to. The site gives owners their
-//! turns ([`due`]), and has *workers*. Each worker has a connection of its own, which it keeps for
-//! the next message. Nothing polls; only what routes hold is looked at each minute.
+//! *class*: a key, a priority and an owner. The loop finds the route of each key ([`routing`]) and,
+//! if that leads by MX, the mail hosts of its domain ([`domains`]). It hands the class to a *site*,
+//! the next hop that the mail goes to. Domains with the same mail hosts are one site. The site
+//! gives owners their turns ([`due`]), and has *workers*. Each worker has a connection of its own,
+//! which it keeps for the next message. Nothing polls; only what routes hold is looked at each
+//! minute.
 //!
 //! **Architecture invariant: a look-up costs no place, a wait costs no place, and the loop waits
-//! for neither.** A worker takes four steps. It looks up the hosts of its site ([`lookup`]), takes
-//! one of the [`places`], claims a delivery, and tries the addresses of the hosts ([`attempt`]). So
-//! no delivery is claimed, and no lease runs, before there is a place for it.
+//! for neither.** A worker takes four steps. It looks up the addresses of its site ([`lookup`]),
+//! takes one of the [`places`], claims a delivery, and tries the addresses of the hosts
+//! ([`attempt`]). So no delivery is claimed, and no lease runs, before there is a place for it.
 //!
 //! A *place* is the right to a connection on which octets move. A connection that is silent for a
 //! fifth of a second gives its place up, and takes it back when octets move again ([`flow`]). Mute
@@ -26,9 +28,11 @@
 
 mod attempt;
 mod connect;
+mod domains;
 mod due;
 mod fit;
 mod flow;
+mod hand_over;
 mod job;
 mod letter;
 mod lookup;
@@ -49,7 +53,7 @@ mod worker;
 mod write_back;
 
 use std::{
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, PoisonError},
     time::Duration,
 };
 
@@ -62,12 +66,11 @@ use tokio::sync::Notify;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::warn;
 
-use crate::{RelayOptions, shared::Shared};
+use crate::shared::Shared;
 use places::{Bounds, Places};
 use routing::{Next, Routing};
 use site::Site;
 pub(crate) use sites::KnownSites;
-use sites::Sites;
 pub use words::Cause;
 pub(crate) use words::Words;
 use worker::Crew;
@@ -100,12 +103,16 @@ pub(crate) async fn run<Q: Queue, R: Resolver>(
     // Dropping this future aborts the workers.
     let _abort = abort.clone().drop_guard();
     let silent = concurrency.saturating_mul(3);
+    let domains = Arc::default();
+    let sites = shared.sites.begin(Arc::clone(&domains));
     let crew = Arc::new(Crew {
         shared,
         places: Places::new(Bounds { moving: concurrency, silent }),
         lookups: Places::new(lookup::BOUNDS),
         budget: Budget::new(concurrency),
         routing: Routing::default(),
+        domains,
+        sites,
         routed: Notify::new(),
         left: Notify::new(),
         tasks: tasks.clone(),
@@ -119,7 +126,6 @@ pub(crate) async fn run<Q: Queue, R: Resolver>(
     }
     let (watching, watched) = (abort.clone(), Arc::clone(&crew.shared));
     tokio::spawn(async move { watching.run_until_cancelled(watched.watch_overload()).await });
-    let sites = crew.shared.sites.begin();
     let mut options = crew.shared.options();
     let mut seen = Change::default();
     let mut passed = Passed::default();
@@ -140,14 +146,14 @@ pub(crate) async fn run<Q: Queue, R: Resolver>(
         }
         if !crew.shared.is_current(&options) {
             options = crew.shared.options();
-            renew(&crew, &sites);
+            renew(&crew);
         }
         if crew.shared.overload.pauses() {
             passed.missed = true;
             continue;
         }
         let looked = tokio::select! {
-            looked = look(&crew, &sites, &options) => looked,
+            looked = look(&crew) => looked,
             () = drain.cancelled() => break Ok(()),
         };
         match looked {
@@ -158,7 +164,7 @@ pub(crate) async fn run<Q: Queue, R: Resolver>(
             Err(error) => break Err(error),
         }
     };
-    let all: Vec<_> = sites.lock().unwrap_or_else(PoisonError::into_inner).all().collect();
+    let all: Vec<_> = crew.sites.lock().unwrap_or_else(PoisonError::into_inner).all().collect();
     for site in all {
         tasks.spawn(async move { site.shelf.close().await });
     }
@@ -177,57 +183,24 @@ pub(crate) async fn run<Q: Queue, R: Resolver>(
 }
 
 /// The options have changed.
-fn renew<Q: Queue, R: Resolver>(crew: &Crew<Q, R>, sites: &Mutex<Sites>) {
+fn renew<Q: Queue, R: Resolver>(crew: &Crew<Q, R>) {
     crew.routing.forget();
-    let gone = sites.lock().unwrap_or_else(PoisonError::into_inner).gone();
+    let gone = crew.sites.lock().unwrap_or_else(PoisonError::into_inner).gone();
     for site in gone {
         crew.tasks.spawn(async move { site.shelf.close().await });
     }
 }
 
-/// Hands every due class to its site, and hires the workers that sites want. It waits for the queue
-/// alone: a hired worker waits by itself. Classes that are held, or without a known route, are
-/// passed over.
-async fn look<Q: Queue, R: Resolver>(
-    crew: &Arc<Crew<Q, R>>,
-    sites: &Mutex<Sites>,
-    options: &Arc<RelayOptions>,
-) -> Result<Passed, Error> {
-    let sites = || sites.lock().unwrap_or_else(PoisonError::into_inner);
-    let delivery = &options.delivery;
-    let make = |name, leads| {
-        let shelf = Shelf::new(delivery.idle, crew.budget.clone());
-        Site::new(name, leads, delivery.concurrency_per_site, shelf, crew.shared.health.clone())
-    };
+/// Hands every due class to its site. It waits for the queue alone.
+async fn look<Q: Queue, R: Resolver>(crew: &Arc<Crew<Q, R>>) -> Result<Passed, Error> {
     let (mut after, mut passed): (Option<DueClass>, _) = (None, Passed::default());
-    sites().forget();
+    crew.sites.lock().unwrap_or_else(PoisonError::into_inner).forget();
     for page in 1.. {
         let classes = crew.shared.queue.due(after.as_ref(), PAGE).await?;
         let more = classes.len() == PAGE;
         after = classes.last().cloned();
         for class in classes {
-            let leads = match routing::find(crew, options, &class.key) {
-                Next::Site(leads) => leads,
-                Next::Asked => continue,
-                Next::Held => {
-                    passed.held = true;
-                    continue;
-                }
-            };
-            let offered = {
-                let mut sites = sites();
-                // Under the lock: what follows a change of options comes after this.
-                if !crew.shared.is_current(options) {
-                    passed.missed = true;
-                    return Ok(passed);
-                }
-                sites.of(&class.key, leads, make).map(|site| site.offer(class))
-            };
-            match offered {
-                Some(Some(turn)) => worker::hire(crew, turn),
-                Some(None) => {}
-                None => passed.missed = true,
-            }
+            offer(crew, class, &mut passed);
         }
         if page % PAGES == 0 || (!more && page > 1) {
             tokio::time::sleep(PAUSE).await;
@@ -239,4 +212,38 @@ async fn look<Q: Queue, R: Resolver>(
         }
     }
     Ok(passed)
+}
+
+/// Hands a due class to its site, and hires a worker if the site wants one. The worker waits by
+/// itself. A class is passed over if it is held, if its route or mail hosts are not known yet, or
+/// if there is no room for its site.
+fn offer<Q: Queue, R: Resolver>(crew: &Arc<Crew<Q, R>>, class: DueClass, passed: &mut Passed) {
+    let options = crew.shared.options();
+    let delivery = &options.delivery;
+    let make = |name, leads, hosts| {
+        let shelf = Shelf::new(delivery.idle, crew.budget.clone());
+        let site = Site::new(name, leads, delivery.concurrency_per_site, shelf, crew.shared.health.clone());
+        site.with_hosts(hosts)
+    };
+    let leads = match routing::find(crew, &options, &class.key) {
+        Next::Site(leads) => leads,
+        Next::Asked => return,
+        Next::Held => {
+            passed.held = true;
+            return;
+        }
+    };
+    let Some((leads, hosts)) = domains::find(crew, &class, leads) else { return };
+    let offered = {
+        let mut sites = crew.sites.lock().unwrap_or_else(PoisonError::into_inner);
+        // Under the lock: what follows a change of options comes after this.
+        let is_current = crew.shared.is_current(&options);
+        let site = if is_current { sites.of(&class.key, leads, hosts, make) } else { None };
+        site.map(|site| site.offer(class))
+    };
+    match offered {
+        Some(Some(turn)) => worker::hire(crew, turn),
+        Some(None) => {}
+        None => passed.missed = true,
+    }
 }

@@ -68,11 +68,11 @@ impl Job {
         let mut settlement = Settlement { retry_in: retry_in.unwrap_or_default(), ..Settlement::default() };
         for (mut recipient, fate) in std::mem::take(&mut self.recipients).into_iter().zip(fates) {
             match (fate, retry_in) {
-                (Fate::Delivered { remote, reply, owes_report }, _) => {
+                (Fate::Delivered { remote, reply, owes }, _) => {
                     let path = recipient.rcpt.forward_path.clone();
-                    if owes_report && self.hears(&recipient, Action::Relayed) {
+                    if let Some(action) = owes.filter(|action| self.hears(&recipient, *action)) {
                         let last = Some(Last { at, why: Diagnostic::reply(&remote, &reply) });
-                        settlement.recipients.push(Recipient { news: Some(Action::Relayed), last, ..recipient });
+                        settlement.recipients.push(Recipient { news: Some(action), last, ..recipient });
                     }
                     settlement.delivered.push((path, remote, reply));
                 }

@@ -123,7 +123,7 @@ fn next(leads: Leads) -> Next {
             let is_permanent = refusal.is_permanent();
             Next::Site(Err(Unreachable { diagnostic: Diagnostic::refusal(refusal), is_permanent }))
         }
-        Ok(NextHop::Mx | NextHop::Hosts(_) | NextHop::Discard) | Err(_) => Next::Site(leads),
+        Ok(NextHop::Mx | NextHop::Hosts(_) | NextHop::Agent(_) | NextHop::Discard) | Err(_) => Next::Site(leads),
     }
 }
 

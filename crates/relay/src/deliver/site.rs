@@ -17,6 +17,7 @@ use tokio::time::Instant;
 
 use super::{
     connect::Connected,
+    domains::Hosts,
     due::Due,
     lookup::Found,
     places::Standing,
@@ -55,6 +56,9 @@ pub(super) const ASKED_LATELY: Duration = Duration::from_secs(60);
 pub(super) struct Site {
     name: String,
     leads: Leads,
+    /// The hosts that the DNS names: those of one of its domains. `None`: the route names them, or
+    /// there are none.
+    hosts: Option<Arc<Hosts>>,
     state: Mutex<State>,
     /// Connections that no worker uses.
     pub(super) shelf: Shelf<Connected>,
@@ -139,6 +143,18 @@ const NO_CONNECTION: EnhancedCode = match EnhancedCode::new(4, 4, 1) {
     None => panic!(),
 };
 
+/// What would be lost with a site, the least first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Worth {
+    Nothing,
+    /// It is known that it cannot be reached.
+    Down,
+    /// It is known that it takes mail, or how much.
+    Taught,
+    /// It has a worker, a connection or a due class.
+    Work,
+}
+
 /// The right to be a worker of a site; dropped when the worker leaves.
 #[derive(Debug)]
 pub(super) struct Turn {
@@ -163,7 +179,15 @@ impl Site {
     pub(super) fn new(name: String, leads: Leads, limit: usize, shelf: Shelf<Connected>, health: Health) -> Self {
         let (looking, most) = (tokio::sync::Mutex::default(), limit.max(1));
         let state = Mutex::new(State::new(most, Throttle::new(most, Instant::now())));
-        Self { name, leads, state, shelf, looking, health }
+        Self { name, leads, hosts: None, state, shelf, looking, health }
+    }
+
+    pub(super) fn with_hosts(self, hosts: Option<Arc<Hosts>>) -> Self {
+        Self { hosts, ..self }
+    }
+
+    pub(super) const fn hosts(&self) -> Option<&Arc<Hosts>> {
+        self.hosts.as_ref()
     }
 
     pub(super) fn name(&self) -> &str {
@@ -241,6 +265,13 @@ impl Site {
         state.throttle.end(signal, begun, open, now)
     }
 
+    /// Returns `true` if a worker may put its connection on the shelf and make another: the
+    /// connections stay within the limit.
+    pub(super) fn has_room_on_shelf(&self) -> bool {
+        let state = self.state();
+        state.workers.saturating_add(self.shelf.len()) < state.most
+    }
+
     /// There was no delivery to begin.
     pub(super) fn is_unused(&self) {
         self.state().throttle.give_back();
@@ -257,19 +288,20 @@ impl Site {
         is_time
     }
 
-    /// Returns `true` if the site has no worker, no connection and no due class. A site that
-    /// answers, or is known to be down, is forgotten only if it must be.
-    pub(super) fn is_forgettable(&self, must_be: bool) -> bool {
+    /// What would be lost with the site.
+    pub(super) fn worth(&self) -> Worth {
         let (mut state, now) = (self.state(), Instant::now());
-        let is_down = state.is_down(now) || !state.throttle.knows_nothing(now);
-        let is_proven = state.proven.is_some_and(|until| now < until);
-        let is_idle = state.workers == 0 && state.due.is_empty() && self.shelf.is_empty();
-        is_idle && (must_be || (!is_down && !is_proven))
+        match () {
+            () if state.workers > 0 || !state.due.is_empty() || !self.shelf.is_empty() => Worth::Work,
+            () if state.proven.is_some_and(|until| now < until) || !state.throttle.knows_nothing(now) => Worth::Taught,
+            () if state.is_down(now) => Worth::Down,
+            () => Worth::Nothing,
+        }
     }
 
     /// The options have changed. What they may have decided is forgotten: the classes that are due,
-    /// which may lead elsewhere now, the hosts, and why they could not be reached. What the site has
-    /// taught stays.
+    /// which may lead elsewhere now, the hosts, and why they could not be reached. What the site
+    /// has taught stays.
     pub(super) fn renew(&self, limit: usize) {
         let mut state = self.state();
         state.most = limit.max(1);
@@ -341,6 +373,7 @@ impl Site {
             .map(|rest| Resting::new(rest.until.saturating_duration_since(now), rest.cause, rest.why.clone()));
         SiteState {
             name: self.name.clone(),
+            domains: self.leads.is_err().then_some(1),
             window: state.throttle.limit(),
             open: state.at_work(),
             resting,

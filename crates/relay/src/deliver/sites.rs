@@ -8,8 +8,12 @@ use std::{
 
 use posthaste_queue::RoutingKey;
 
-use super::site::{Leads, Site};
-use crate::{HostGroup, NextHop, Route, SiteState, WeightedHost, rule::key_parts};
+use super::{
+    domains::{Domains, Hosts},
+    places::Standing,
+    site::{Leads, Site, Worth},
+};
+use crate::{HostGroup, NextHop, Route, SiteState, WeightedHost, route, rule::key_parts};
 
 /// The number of sites above which sites without work are forgotten.
 const SITES: usize = 1_024;
@@ -19,34 +23,46 @@ pub(super) const SITES_AT_MOST: usize = 8_192;
 
 /// The sites of the deliveries that run, for those who ask.
 #[derive(Debug, Default)]
-pub(crate) struct KnownSites(Mutex<Arc<Mutex<Sites>>>);
+pub(crate) struct KnownSites(Mutex<(Arc<Mutex<Sites>>, Arc<Domains>)>);
 
 impl KnownSites {
     /// Begins without a site.
-    pub(super) fn begin(&self) -> Arc<Mutex<Sites>> {
+    pub(super) fn begin(&self, domains: Arc<Domains>) -> Arc<Mutex<Sites>> {
         let sites = Arc::default();
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Arc::clone(&sites);
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = (Arc::clone(&sites), domains);
         sites
     }
 
     /// The options have changed. Sites of routes for which `stays` is `false` are forgotten.
     pub(crate) fn renew(&self, limit: usize, stays: impl Fn(&Route) -> bool) {
-        let sites = Arc::clone(&self.0.lock().unwrap_or_else(PoisonError::into_inner));
+        let (sites, domains) = self.0.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        // Which policies count, and the port, may be others.
+        domains.forget();
         sites.lock().unwrap_or_else(PoisonError::into_inner).renew(limit, stays);
     }
 
     pub(crate) fn states(&self) -> Vec<SiteState> {
-        let sites = Arc::clone(&self.0.lock().unwrap_or_else(PoisonError::into_inner));
+        let (sites, domains) = self.0.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let sites: Vec<_> = sites.lock().unwrap_or_else(PoisonError::into_inner).all().collect();
-        sites.iter().map(|site| site.what_is_known()).collect()
+        let counts = domains.counts();
+        let state = |site: &Arc<Site>| {
+            let mut state = site.what_is_known();
+            if let Some(hosts) = site.hosts() {
+                state.domains = Some(counts.get(&hosts.names).copied().unwrap_or(0));
+            }
+            state
+        };
+        sites.iter().map(state).collect()
     }
 }
 
 /// All sites.
 #[derive(Debug, Default)]
 pub(crate) struct Sites {
-    /// By domain and label: sites whose hosts DNS names, and mail without a route.
+    /// By domain and label: those without a route or a mail host.
     by_domain: Kept<RoutingKey>,
+    /// By route and the names of its mail hosts: sites whose hosts the DNS names.
+    by_hosts: Kept<(Arc<Route>, Arc<str>)>,
     /// By route: sites whose hosts the route names.
     by_route: Kept<Arc<Route>>,
     /// Sites of routes that are gone, whose connections are still to be closed.
@@ -59,29 +75,39 @@ impl Sites {
         &mut self,
         key: &RoutingKey,
         leads: Leads,
-        make: impl Fn(String, Leads) -> Site,
+        hosts: Option<Arc<Hosts>>,
+        make: impl Fn(String, Leads, Option<Arc<Hosts>>) -> Site,
     ) -> Option<Arc<Site>> {
-        match &leads {
-            Ok(route) if route.to != NextHop::Mx => {
-                self.by_route.of(route, |_| true, || make(name(route), leads.clone()))
+        match (&leads, &hosts) {
+            (Ok(route), Some(own)) => {
+                let key = (Arc::clone(route), Arc::clone(&own.names));
+                self.by_hosts.of(&key, |_| true, || make(own.first().to_owned(), leads.clone(), hosts.clone()))
             }
-            _ => {
+            (Ok(route), None) => self.by_route.of(route, |_| true, || make(name(route), leads.clone(), None)),
+            (Err(_), _) => {
                 let is_same = |site: &Site| *site.leads() == leads;
-                self.by_domain.of(key, is_same, || make(key_parts(key).0.to_owned(), leads.clone()))
+                self.by_domain.of(key, is_same, || make(key_parts(key).0.to_owned(), leads.clone(), None))
             }
         }
     }
 
-    /// All of them.
-    pub(super) fn all(&self) -> impl Iterator<Item = Arc<Site>> {
-        self.by_domain.sites.values().chain(self.by_route.sites.values()).cloned()
+    /// The standing of the site with these hosts. `None`: there is none.
+    pub(super) fn standing(&self, route: &Arc<Route>, names: &Arc<str>) -> Option<Standing> {
+        let site = self.by_hosts.sites.get(&(Arc::clone(route), Arc::clone(names)));
+        site.map(|site| site.standing())
     }
 
-    /// Each site asks anew. Those of routes that are gone end with their running deliveries.
+    /// All of them.
+    pub(super) fn all(&self) -> impl Iterator<Item = Arc<Site>> {
+        self.by_domain.sites.values().chain(self.by_hosts.sites.values()).chain(self.by_route.sites.values()).cloned()
+    }
+
+    /// Each site asks again. Those of routes that are gone end with their running deliveries.
     fn renew(&mut self, limit: usize, stays: impl Fn(&Route) -> bool) {
         self.all().for_each(|site| site.renew(limit));
         let stays = |site: &Site| site.leads().as_ref().is_ok_and(|route| stays(route));
         self.gone.extend(self.by_domain.part_with(&stays));
+        self.gone.extend(self.by_hosts.part_with(&stays));
         self.gone.extend(self.by_route.part_with(&stays));
     }
 
@@ -93,6 +119,7 @@ impl Sites {
     /// Forgets sites without work.
     pub(super) fn forget(&mut self) {
         self.by_domain.forget();
+        self.by_hosts.forget();
         self.by_route.forget();
     }
 }
@@ -102,8 +129,12 @@ fn name(route: &Route) -> String {
     match &route.to {
         NextHop::Hosts(groups) => {
             let first = groups.iter().find_map(|HostGroup(hosts)| hosts.first());
-            first.map_or_else(String::new, |WeightedHost { name, port, .. }| format!("{name}:{port}"))
+            first.map_or_else(String::new, |WeightedHost { name, port, .. }| match route::socket(name) {
+                Some(_) => name.clone(),
+                None => format!("{name}:{port}"),
+            })
         }
+        NextHop::Agent(agent) => agent.name().to_owned(),
         NextHop::Discard => "discard".to_owned(),
         NextHop::Mx | NextHop::Refuse(_) | NextHop::Hold => String::new(),
     }
@@ -147,9 +178,12 @@ impl<K: Hash + Eq + Clone> Kept<K> {
     /// The number of those left sets when to look next, so that each look costs little.
     fn forget(&mut self) {
         if self.sites.len() > self.forget_at.max(SITES) {
-            self.sites.retain(|_, site| !site.is_forgettable(false));
-            if self.sites.len() >= SITES_AT_MOST {
-                self.sites.retain(|_, site| !site.is_forgettable(true));
+            self.sites.retain(|_, site| site.worth() > Worth::Nothing);
+            // The next only if there is no room yet. What has work stays.
+            for worth in [Worth::Down, Worth::Taught] {
+                if self.sites.len() >= SITES_AT_MOST {
+                    self.sites.retain(|_, site| site.worth() > worth);
+                }
             }
             self.forget_at = self.sites.len().saturating_mul(2).min(SITES_AT_MOST - 1);
         }
@@ -161,19 +195,24 @@ mod tests {
     use std::time::Duration;
 
     use posthaste_client::{
-        Health,
+        Health, Tls,
         delivery::{Budget, Shelf},
     };
+    use tokio::time::Instant;
 
     use super::*;
-    use crate::{Diagnostic, deliver::site::Unreachable};
+    use crate::{
+        Diagnostic,
+        deliver::{domains::tests::hosts, site::Unreachable, throttle::Signal},
+    };
 
     fn key(name: &str) -> RoutingKey {
         RoutingKey::new(name).unwrap()
     }
 
-    fn make(name: String, leads: Leads) -> Site {
-        Site::new(name, leads, 1, Shelf::new(Duration::ZERO, Budget::new(0)), Health::default())
+    fn make(name: String, leads: Leads, hosts: Option<Arc<Hosts>>) -> Site {
+        let shelf = Shelf::new(Duration::ZERO, Budget::new(0));
+        Site::new(name, leads, 1, shelf, Health::default()).with_hosts(hosts)
     }
 
     fn to_hosts() -> Leads {
@@ -188,55 +227,92 @@ mod tests {
         Err(Unreachable { diagnostic: Diagnostic::own(None, text), is_permanent })
     }
 
-    #[test]
-    fn equal_routes_to_hosts_share_a_site_and_each_domain_by_mx_has_its_own() {
+    /// A domain with a mail host of this name.
+    async fn at(host: String) -> Option<Arc<Hosts>> {
+        Some(hosts("d.test", vec![(10, &*host.leak())].leak()).await)
+    }
+
+    #[tokio::test]
+    async fn equal_routes_share_a_site_if_their_hosts_are_equal() {
         let mut sites = Sites::default();
-        let mut of = |name: &str, leads: Leads| sites.of(&key(name), leads, make).unwrap();
-        assert!(Arc::ptr_eq(&of("a.test", to_hosts()), &of("b.test", to_hosts())));
-        let mut other = Route::hosts([("hop.test", 25)]);
-        other.chunking = false;
-        assert!(!Arc::ptr_eq(&of("a.test", to_hosts()), &of("a.test", Ok(Arc::new(other)))));
-        assert!(!Arc::ptr_eq(&of("a.test", by_mx()), &of("b.test", by_mx())));
-        assert!(Arc::ptr_eq(&of("a.test", by_mx()), &of("a.test", by_mx())));
+        let (one, other) = (at("one.test".to_owned()).await, at("other.test".to_owned()).await);
+        let mut of = |name: &str, leads: Leads, hosts: &Option<Arc<Hosts>>| {
+            sites.of(&key(name), leads, hosts.clone(), make).unwrap()
+        };
+        assert!(Arc::ptr_eq(&of("a.test", to_hosts(), &None), &of("b.test", to_hosts(), &None)));
+        let mut changed = Route::hosts([("hop.test", 25)]);
+        changed.chunking = false;
+        assert!(!Arc::ptr_eq(&of("a.test", to_hosts(), &None), &of("a.test", Ok(Arc::new(changed)), &None)));
+        assert!(Arc::ptr_eq(&of("a.test", by_mx(), &one), &of("b.test", by_mx(), &one)));
+        assert!(!Arc::ptr_eq(&of("a.test", by_mx(), &one), &of("a.test", by_mx(), &other)));
+        let mut changed = Route::new(NextHop::Mx);
+        changed.tls = Tls::opportunistic().unwrap();
+        assert!(!Arc::ptr_eq(&of("a.test", by_mx(), &one), &of("a.test", Ok(Arc::new(changed)), &one)));
+        assert_eq!(of("a.test", by_mx(), &one).name(), "one.test");
+        assert_eq!(of("a.test", to_hosts(), &None).name(), "hop.test:25");
     }
 
     #[tokio::test]
     async fn a_domain_whose_route_changes_has_another_site() {
         let mut sites = Sites::default();
-        let mut of = |leads: Leads| sites.of(&key("a.test"), leads, make).unwrap();
-        let answers = [by_mx(), nowhere("no answer", false), nowhere("no route", true), to_hosts()];
+        let (one, other) = (at("one.test".to_owned()).await, at("other.test".to_owned()).await);
+        let mut of =
+            |(leads, hosts): (Leads, Option<Arc<Hosts>>)| sites.of(&key("a.test"), leads, hosts, make).unwrap();
+        let answers = [
+            (by_mx(), one),
+            (by_mx(), other),
+            (nowhere("no answer", false), None),
+            (nowhere("no route", true), None),
+            (to_hosts(), None),
+        ];
         for (earlier, later) in answers.iter().zip(&answers[1..]) {
             let before = of(earlier.clone());
             let after = of(later.clone());
-            assert!(!Arc::ptr_eq(&before, &after) && *after.leads() == *later, "{earlier:?} {later:?}");
+            assert!(!Arc::ptr_eq(&before, &after) && *after.leads() == later.0, "{earlier:?} {later:?}");
             assert!(Arc::ptr_eq(&after, &of(later.clone())));
         }
     }
 
-    #[test]
-    fn there_is_room_for_so_many_sites_and_those_without_work_make_room() {
+    #[tokio::test]
+    async fn there_is_room_for_so_many_sites_and_those_without_work_make_room() {
         let mut sites = Sites::default();
-        for leads in [by_mx as fn() -> Leads, || Ok(Arc::new(Route::hosts([(fastrand::u64(..).to_string(), 25)])))] {
+        for kind in 0..3 {
+            let mut of = async |index: usize| {
+                let (leads, hosts) = match kind {
+                    0 => (by_mx(), at(format!("mx{index}.test")).await),
+                    1 => (nowhere("no answer", false), None),
+                    _ => (Ok(Arc::new(Route::hosts([(index.to_string(), 25)]))), None),
+                };
+                sites.of(&key(&format!("d{index}.test")), leads, hosts, make).is_some()
+            };
             for index in 0..SITES_AT_MOST {
-                assert!(sites.of(&key(&format!("d{index}.test")), leads(), make).is_some());
+                assert!(of(index).await);
             }
-            assert!(sites.of(&key("other.test"), leads(), make).is_none());
+            assert!(!of(SITES_AT_MOST).await);
             sites.forget();
-            assert!(sites.of(&key("other.test"), leads(), make).is_some());
+            let hosts = at("other.test".to_owned()).await;
+            assert!(sites.of(&key("other.test"), by_mx(), hosts, make).is_some());
         }
     }
 
-    /// Otherwise mail for other domains would wait until the dead ones are tried again.
-    #[test]
-    fn sites_that_are_down_make_room_for_others() {
+    /// Otherwise mail for other domains would wait until the dead ones are tried again. What a live
+    /// site has taught stays as long as there is room without it.
+    #[tokio::test]
+    async fn sites_that_are_down_make_room_for_others_before_those_that_answer() {
         let mut sites = Sites::default();
-        for index in 0..SITES_AT_MOST {
-            let site = sites.of(&key(&format!("d{index}.test")), by_mx(), make).unwrap();
+        let live = sites.of(&key("live.test"), by_mx(), at("live.test".to_owned()).await, make).unwrap();
+        live.end(Signal::Took, Instant::now(), true);
+        for index in 1..SITES_AT_MOST {
+            let hosts = at(format!("mx{index}.test")).await;
+            let site = sites.of(&key(&format!("d{index}.test")), by_mx(), hosts, make).unwrap();
             let why = Unreachable { diagnostic: Diagnostic::own(None, "dead"), is_permanent: false };
             site.mark_down(why, Duration::from_secs(60));
         }
-        assert!(sites.of(&key("live.test"), by_mx(), make).is_none());
+        let new = at("new.test".to_owned()).await;
+        assert!(sites.of(&key("new.test"), by_mx(), new.clone(), make).is_none());
         sites.forget();
-        assert!(sites.of(&key("live.test"), by_mx(), make).is_some());
+        assert!(sites.of(&key("new.test"), by_mx(), new, make).is_some());
+        let again = sites.of(&key("live.test"), by_mx(), at("live.test".to_owned()).await, make).unwrap();
+        assert!(Arc::ptr_eq(&live, &again));
     }
 }

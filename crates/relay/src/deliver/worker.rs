@@ -1,7 +1,7 @@
 //! A worker of a site. It claims deliveries and makes them over one connection, which it keeps for
 //! the next one.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use posthaste_client::{Resolver, delivery::Budget};
 use posthaste_queue::{Claim, Claimed, DueClass, Error, LeaseError, Queue};
@@ -13,12 +13,14 @@ use tracing::warn;
 use super::{
     attempt,
     connect::{Connected, health},
+    domains::{self, Domains, Hosts},
     flow::{Flow, MUTE_BY_MX, MUTE_CHOSEN},
     job::{Job, Overdue, Tried},
     lookup,
     places::{Place, Places, Standing},
     routing::Routing,
     site::{ASKED_NOW, Look, Site, Turn},
+    sites::Sites,
 };
 use crate::{NextHop, RelayOptions, shared::Shared};
 
@@ -34,7 +36,10 @@ pub(super) struct Crew<Q, R> {
     pub(super) budget: Budget,
     /// The routes that the application is asked for.
     pub(super) routing: Routing,
-    /// Notified when the application has found a route.
+    /// The mail hosts that the DNS is asked for.
+    pub(super) domains: Arc<Domains>,
+    pub(super) sites: Arc<Mutex<Sites>>,
+    /// Notified when a route is found, and when due classes may belong to other sites.
     pub(super) routed: Notify,
     /// Notified when a worker leaves.
     pub(super) left: Notify,
@@ -60,6 +65,10 @@ async fn engage<Q: Queue, R: Resolver>(crew: Arc<Crew<Q, R>>, mut turn: Turn) {
             Look::Prepare => break,
             Look::Wait(until) => tokio::select! {
                 () = tokio::time::sleep_until(until) => {}
+                // Meanwhile domains may have got other mail hosts.
+                () = tokio::time::sleep(domains::LOOK_AGAIN), if turn.site().hosts().is_some() => {
+                    crew.routed.notify_one();
+                }
                 () = crew.drain.cancelled() => return,
             },
             Look::Leave if turn.leave() => return crew.left.notify_one(),
@@ -86,7 +95,8 @@ async fn prepare<Q: Queue, R: Resolver>(crew: &Crew<Q, R>, site: &Site, is_conne
     if site.down().is_some() || route.to == NextHop::Discard {
         return;
     }
-    if !is_connected && site.shelf.is_empty() {
+    let has_hosts = !matches!(route.to, NextHop::Agent(_));
+    if has_hosts && !is_connected && site.shelf.is_empty() {
         *place = None;
         if lookup::find(crew, site, route, ASKED_NOW).await.is_err() {
             return;
@@ -137,9 +147,9 @@ async fn work<Q: Queue, R: Resolver>(crew: Arc<Crew<Q, R>>, mut turn: Turn, plac
             continue;
         }
         match claim(&crew, turn.site(), &class, &options).await {
-            Ok(Some(claimed)) => {
+            Ok(Some((claimed, hosts))) => {
                 connection = connection.or_else(|| turn.site().shelf.take());
-                deliver(&crew, &turn, (claimed, options), &mut connection, &mut place).await;
+                deliver(&crew, &turn, (claimed, options, hosts), &mut connection, &mut place).await;
             }
             Ok(None) => {
                 turn.found_none(&class);
@@ -170,13 +180,14 @@ async fn shelve<Q, R>(crew: &Crew<Q, R>, site: &Site, connection: Option<Connect
 }
 
 /// Claims one delivery of a class. If there was one, the class goes back to the site at once:
-/// another worker may find more.
+/// another worker may find more. With it come the mail hosts of its domain, if the DNS names them.
 async fn claim<Q: Queue, R: Resolver>(
     crew: &Arc<Crew<Q, R>>,
     site: &Arc<Site>,
     class: &DueClass,
     options: &Arc<RelayOptions>,
-) -> Result<Option<Claimed>, Error> {
+) -> Result<Option<(Claimed, Option<Arc<Hosts>>)>, Error> {
+    let Some(hosts) = domains::serves(crew, site, class) else { return Ok(None) };
     let from = std::slice::from_ref(class);
     let claim = Claim { from, max: 1, lease: options.delivery.lease };
     let claimed = crew.shared.queue.claim(claim).await?.pop();
@@ -186,14 +197,14 @@ async fn claim<Q: Queue, R: Resolver>(
     {
         hire(crew, turn);
     }
-    Ok(claimed)
+    Ok(claimed.map(|claimed| (claimed, hosts)))
 }
 
 /// Makes one delivery, and extends its lease while it runs.
 async fn deliver<Q: Queue, R: Resolver>(
     crew: &Arc<Crew<Q, R>>,
     turn: &Turn,
-    (claimed, options): (Claimed, Arc<RelayOptions>),
+    (claimed, options, hosts): (Claimed, Arc<RelayOptions>, Option<Arc<Hosts>>),
     connection: &mut Option<Connected>,
     place: &mut Option<Place>,
 ) {
@@ -229,7 +240,7 @@ async fn deliver<Q: Queue, R: Resolver>(
         let is_by_mx = site.leads().as_ref().is_ok_and(|route| route.to == NextHop::Mx);
         let mute = (if is_by_mx { MUTE_BY_MX } else { MUTE_CHOSEN }, health(shared, is_by_mx, false));
         let mut flow = Flow::new(&crew.places, place, (turn, &silent), mute, standing, time, job.attempts);
-        let attempt = attempt::run(crew, site, &job, connection, &mut flow);
+        let attempt = attempt::run(crew, site, hosts.as_ref(), &job, connection, &mut flow);
         tokio::pin!(attempt);
         loop {
             tokio::select! {

@@ -86,8 +86,8 @@ impl Says {
 #[derive(Debug)]
 pub(super) struct Written {
     reports: Vec<MessageId>,
-    /// How many recipients the report calls failed, delayed and relayed.
-    counts: [usize; 3],
+    /// How many recipients the report calls failed, delayed, relayed and delivered.
+    counts: [usize; 4],
     /// Octets of the message that was sent.
     octets: Option<usize>,
     /// There was news, and no report of it: the sender has had its share.
@@ -97,12 +97,12 @@ pub(super) struct Written {
 impl Written {
     /// Observes what was reported.
     pub(super) fn observe<Q, R>(&self, shared: &Shared<Q, R>, message: MessageId, outside: &Outside) {
-        let (sender, [failed, delayed, relayed]) = (&outside.mail.reverse_path, self.counts);
-        if failed + delayed + relayed == 0 {
+        let (sender, [failed, delayed, relayed, delivered]) = (&outside.mail.reverse_path, self.counts);
+        if self.counts == [0; 4] {
             return;
         }
         for report in self.reports.iter().copied() {
-            shared.observe(&Event::Reported { message, report, sender, failed, delayed, relayed });
+            shared.observe(&Event::Reported { message, report, sender, failed, delayed, relayed, delivered });
         }
         if self.is_withheld {
             shared.observe(&Event::NotReported { message, because: NotReported::TooMany });
@@ -282,10 +282,10 @@ impl<'s> Letter<'s> {
 
     fn written(&self, reports: Vec<MessageId>, octets: Option<usize>) -> Written {
         let (Self::Report { entries, .. } | Self::Withheld(entries)) = self else {
-            return Written { reports, octets, counts: [0; 3], is_withheld: false };
+            return Written { reports, octets, counts: [0; 4], is_withheld: false };
         };
         let count = |action| entries.iter().filter(|entry| entry.action == action).count();
-        let counts = [Action::Failed, Action::Delayed, Action::Relayed].map(count);
+        let counts = [Action::Failed, Action::Delayed, Action::Relayed, Action::Delivered].map(count);
         Written { is_withheld: reports.is_empty(), reports, octets, counts }
     }
 

@@ -12,7 +12,7 @@
 //! state      version(1) = 3, remaining(1), count(4), count times: text(RCPT line), flags(1), last
 //!   remaining 0 to deliver, 1 to report, 2 both
 //!   flags    1 the sender was told of the delay, 2 of the deadline; to be reported is 4 the failure, 8 the delay,
-//!            16 the relaying: one of these three at most
+//!            16 the relaying, 32 the delivery by an agent: one of these four at most
 //!   last     0(1), or 1(1), at(8: seconds since 1970), class(2), subject(2), detail(2), is reply(1),
 //!            text(remote, empty for none), text(text)
 //! text       length(4), that many octets of UTF-8; numbers are big-endian

@@ -76,7 +76,8 @@ impl Remaining {
 
 const TOLD_DELAY: u8 = 1;
 const TOLD_DEADLINE: u8 = 2;
-const NEWS: [(u8, Action); 3] = [(4, Action::Failed), (8, Action::Delayed), (16, Action::Relayed)];
+const NEWS: [(u8, Action); 4] =
+    [(4, Action::Failed), (8, Action::Delayed), (16, Action::Relayed), (32, Action::Delivered)];
 
 /// The most octets of a host name in the DNS.
 const MAX_REMOTE: usize = 255;

@@ -18,7 +18,13 @@ fn recipients() -> Vec<Recipient> {
         recipient("<x@y.test>", told(true, true), None, Some(Last { at: None, why: found.clone() })),
         recipient("<f@y.test>", told(true, true), Some(Action::Failed), Some(Last { at: Some(1), why: found })),
         recipient("<d@y.test>", told(true, false), Some(Action::Delayed), None),
-        recipient("<r@y.test>", told(false, false), Some(Action::Relayed), Some(Last { at: Some(1), why: said })),
+        recipient(
+            "<r@y.test>",
+            told(false, false),
+            Some(Action::Relayed),
+            Some(Last { at: Some(1), why: said.clone() }),
+        ),
+        recipient("<t@y.test>", told(false, false), Some(Action::Delivered), Some(Last { at: Some(1), why: said })),
     ]
 }
 
@@ -188,7 +194,7 @@ fn a_state_begins_with_what_remains_to_be_done() {
 #[test]
 fn a_recipient_with_two_actions_to_report_is_damaged() {
     let state = |flags| [&b"\x03\x01\0\0\0\x01\0\0\0\x0dRCPT TO:<a@b>"[..], &[flags, 0]].concat();
-    for (flags, is_good) in [(0, true), (4, true), (8 | 3, true), (16, true), (4 | 8, false), (32, false)] {
+    for (flags, is_good) in [(0, true), (4, true), (8 | 3, true), (16, true), (32, true), (4 | 8, false), (64, false)] {
         assert_eq!(decode_recipients(&state(flags)).is_ok(), is_good, "{flags}");
     }
 }

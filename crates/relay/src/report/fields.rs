@@ -63,7 +63,7 @@ impl Fields {
         if is_bare {
             return;
         }
-        if let Some(remote) = &diagnostic.remote {
+        if let Some(remote) = diagnostic.remote_host() {
             self.put("Remote-MTA", &format!("dns; {remote}"));
         }
         let kind = if diagnostic.is_reply { "smtp" } else { "x-posthaste" };

@@ -40,8 +40,8 @@ pub(crate) use budget::{Budget, Grant};
 pub(crate) use plain::without_content;
 pub(crate) use returned::{MAX_HEADER, Original, returns_whole};
 
-/// What the relay has done for a recipient (RFC 3464 section 2.3.3). It has no mailboxes, so that
-/// no action is `delivered`, and it expands no lists. The worst action is the least value.
+/// What the relay has done for a recipient (RFC 3464 section 2.3.3). It expands no lists. The worst
+/// action is the least value.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Action {
     /// It has given the recipient up.
@@ -50,6 +50,8 @@ pub(crate) enum Action {
     Delayed,
     /// It has handed the message to a host that will not report what the sender asked to know.
     Relayed,
+    /// An agent in this process has taken the message, and it goes no further.
+    Delivered,
 }
 
 impl Action {
@@ -60,6 +62,7 @@ impl Action {
             Self::Failed => notify.is_none_or(|notify| notify.failure),
             Self::Delayed => notify.is_none_or(|notify| notify.delay),
             Self::Relayed => notify != Some(Notify::NEVER),
+            Self::Delivered => notify.is_some_and(|notify| notify.success),
         }
     }
 
@@ -68,6 +71,7 @@ impl Action {
             Self::Failed => "failed",
             Self::Delayed => "delayed",
             Self::Relayed => "relayed",
+            Self::Delivered => "delivered",
         }
     }
 }
@@ -197,8 +201,10 @@ fn written(about: &About<'_>, sender: &Mailbox, entries: &[Entry], original: &Or
         "Undelivered mail"
     } else if entries.iter().any(|entry| entry.action == Action::Delayed) {
         "Delayed mail"
-    } else {
+    } else if entries.iter().any(|entry| entry.action == Action::Relayed) {
         "Relayed mail"
+    } else {
+        "Delivered mail"
     };
     let header = [
         format!("From: Mail delivery <MAILER-DAEMON@{own_name}>"),

@@ -11,7 +11,7 @@ const FEW_NAMED: usize = 1;
 pub(super) fn write(about: &About<'_>, entries: &[Entry], shape: Shape) -> Vec<u8> {
     let most = if shape.is_bare() { FEW_NAMED } else { MAX_NAMED };
     let mut out = format!("This is {}.\r\n", about.own_name);
-    for action in [Action::Failed, Action::Delayed, Action::Relayed] {
+    for action in [Action::Failed, Action::Delayed, Action::Relayed, Action::Delivered] {
         let of_this: Vec<_> = entries.iter().filter(|entry| entry.action == action).collect();
         if of_this.is_empty() {
             continue;
@@ -20,12 +20,13 @@ pub(super) fn write(about: &About<'_>, entries: &[Entry], shape: Shape) -> Vec<u
             Action::Failed => "\r\nYour message could not be delivered to:\r\n\r\n",
             Action::Delayed => "\r\nYour message has not been delivered yet to:\r\n\r\n",
             Action::Relayed => "\r\nYour message was handed on for:\r\n\r\n",
+            Action::Delivered => "\r\nYour message was delivered to:\r\n\r\n",
         });
         for entry in of_this.iter().take(most) {
             line(&mut out, &format!("  {}", address(&entry.rcpt, about.own_name)));
             let diagnostic = &entry.diagnostic;
             let words = shortened(&diagnostic.text, shape.words);
-            match (&diagnostic.remote, diagnostic.is_reply) {
+            match (diagnostic.remote_host(), diagnostic.is_reply) {
                 _ if shape.is_bare() => {}
                 (Some(remote), true) => line(&mut out, &format!("    {remote} said: {words}")),
                 _ => line(&mut out, &format!("    {words}")),
@@ -54,6 +55,7 @@ fn ending(action: Action, of: &Outside, until: i64) -> String {
         Action::Relayed if of.mail.by.is_some_and(|by| by.trace) => {
             "\r\nThe hosts that took it may tell you more.\r\n".to_owned()
         }
+        Action::Delivered => String::new(),
         Action::Relayed => "\r\nThe hosts that took it may not tell you whether it was delivered.\r\n".to_owned(),
     }
 }

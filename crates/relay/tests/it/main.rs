@@ -2,6 +2,7 @@
 //! every change.
 #![allow(clippy::unwrap_used, reason = "a test fails there and says where")]
 
+mod agents;
 mod broken_offers;
 mod delivery;
 mod endings;
@@ -9,9 +10,13 @@ mod failover;
 mod fairness;
 mod host_names;
 mod hosts_that_stop;
+#[cfg(unix)]
+mod lmtp;
 mod loops;
+mod maildirs;
 mod missing_fields;
 mod one_dead;
+mod one_provider;
 mod one_report;
 mod open_relay;
 mod outcomes;
@@ -34,3 +39,5 @@ mod support;
 mod throttling;
 mod truth;
 mod unrecordable;
+#[cfg(feature = "webhook")]
+mod webhooks;

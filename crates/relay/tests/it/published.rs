@@ -196,6 +196,73 @@ async fn a_kept_connection_is_used_only_while_it_is_as_the_domain_asks() {
     relay.end().await;
 }
 
+/// Domains at one host, of which those whose name begins with `dane` have proved it by DNSSEC.
+struct Mixed(Vec<TlsaRecord>);
+
+impl Resolver for Mixed {
+    async fn mx(&self, domain: &str) -> Result<Answer<MxRecord>, ResolveError> {
+        let zone = Zone { is_secure: domain.starts_with("dane"), tlsa: None };
+        zone.mx(domain).await
+    }
+
+    async fn addresses(&self, host: &str) -> Result<Answer<IpAddr>, ResolveError> {
+        Zone { is_secure: true, tlsa: None }.addresses(host).await
+    }
+
+    async fn tlsa(&self, name: &str) -> Result<Answer<TlsaRecord>, ResolveError> {
+        Zone { is_secure: true, tlsa: Some(self.0.clone()) }.tlsa(name).await
+    }
+}
+
+/// Domains with and without a policy are one site. A connection takes mail of another domain only
+/// if it is as that domain asks.
+#[tokio::test]
+async fn a_connection_serves_another_domain_of_its_site_if_it_is_as_that_domain_asks() {
+    let right = Authority::new("right");
+    for (first, second, is_used_again) in [
+        (("plain1.test", CONTENT), ("plain2.test", CONTENT), true),
+        (("plain.test", CONTENT), ("dane.test", CONTENT), false),
+        (("dane1.test", CONTENT), ("dane2.test", CONTENT), false),
+        (("dane.test", CONTENT), ("dane.test", CONTENT), true),
+        (("dane.test", CONTENT), ("plain.test", CONTENT), false),
+        (("dane1.test", CONTENT), ("dane2.test", ASIDE), true),
+        (("dane.test", CONTENT), ("plain.test", ASIDE), true),
+        (("dane1.test", ASIDE), ("dane2.test", ASIDE), true),
+        (("dane1.test", ASIDE), ("dane2.test", CONTENT), false),
+        (("dane.test", ASIDE), ("plain.test", CONTENT), true),
+        (("plain.test", CONTENT), ("dane.test", ASIDE), true),
+    ] {
+        let (hop, reports) = (hop(Tls::StartTls(right.server(&["mx.test"], 2020, 2120))).await, Recorder::default());
+        let relay = keeping(Mixed(names(&right)), hop.port, &reports);
+        // Twice, since a connection that does not suit is kept for the mail that it suits.
+        for count in 1..=4 {
+            let (domain, content) = if count % 2 == 1 { first } else { second };
+            relay.submit("<me@s>", &[&format!("<a@{domain}>")], content).await;
+            relay.log.wait("delivered", count).await;
+        }
+        assert_eq!(hop.connections(), if is_used_again { 1 } else { 2 }, "{first:?} {second:?}");
+        assert_eq!(relay.relay.sites().len(), 1);
+        relay.end().await;
+    }
+}
+
+#[tokio::test]
+async fn a_policy_that_stops_the_mail_of_one_domain_does_not_stop_that_of_others_at_its_site() {
+    let (right, wrong) = (Authority::new("right"), Authority::new("wrong"));
+    let (hop, reports) = (hop(Tls::StartTls(right.server(&["mx.test"], 2020, 2120))).await, Recorder::default());
+    let relay = keeping(Mixed(names(&wrong)), hop.port, &reports);
+    relay.submit("<me@s>", &["<a@dane.test>"], CONTENT).await;
+    relay.log.wait("deferred", 1).await;
+    let before = hop.connections();
+    relay.submit("<me@s>", &["<b@dane.test>"], CONTENT).await;
+    relay.log.wait("deferred", 2).await;
+    assert_eq!(hop.connections(), before, "the domain is not tried again at once");
+    relay.submit("<me@s>", &["<a@plain.test>"], CONTENT).await;
+    relay.log.wait("delivered", 1).await;
+    assert_eq!((relay.log.count("deferred"), relay.relay.sites().len()), (2, 1));
+    relay.end().await;
+}
+
 /// A zone that changes while the relay runs.
 #[derive(Clone)]
 struct Changing(Arc<Mutex<Zone>>);

@@ -29,8 +29,8 @@ impl Pem {
     /// Reads a file of at most 4 MiB. Blocks.
     ///
     /// # Errors
-    /// [`TlsError::File`], also when the file is longer, or a pipe or a device, for which the caller
-    /// could wait for ever.
+    /// [`TlsError::File`], also when the file is longer, or a pipe or a device, for which the
+    /// caller could wait for ever.
     pub fn file(path: impl AsRef<Path>) -> Result<Self, TlsError> {
         let path = path.as_ref();
         let read = || {

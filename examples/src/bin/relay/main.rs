@@ -35,9 +35,9 @@ struct Arguments {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Show what the relay does, on loopback: a few thousand messages through an on-disk queue to two
-    /// next hops that refuse some and defer others. Half-way the first one is killed. Exits 0 only if
-    /// every message was delivered or reported.
+    /// Show what the relay does, on loopback: a few thousand messages through an on-disk queue to
+    /// two next hops that refuse some and defer others. Half-way the first one is killed. Exits 0
+    /// only if every message was delivered or reported.
     Demo(demo::Options),
     /// Run the relay until SIGTERM, SIGINT or SIGQUIT. What is left in the queue is delivered after
     /// the next start.

@@ -27,7 +27,7 @@ fn a_class_offered_while_a_claim_runs_is_not_lost() {
     // The claim found no delivery, and the offer came after it.
     assert!(claims(&mut turn, "a"));
     assert!(turn.next().is_none() && turn.leave());
-    assert!(site.is_forgettable(false));
+    assert_eq!(site.worth(), Worth::Nothing);
 }
 
 #[test]
@@ -66,7 +66,7 @@ async fn a_site_counts_as_proven_for_a_while_and_only_while_it_answers() {
     assert_eq!(site.standing(), Standing::New);
     site.end(Signal::Took, Instant::now(), true);
     assert_eq!(site.standing(), Standing::Proven);
-    assert!(!site.is_forgettable(false) && site.is_forgettable(true));
+    assert_eq!(site.worth(), Worth::Taught);
     site.mark_silent();
     assert_eq!(site.standing(), Standing::New);
     site.end(Signal::Took, Instant::now(), true);
@@ -84,9 +84,9 @@ async fn a_dead_site_stays_down_for_its_time() {
     let site = site(1);
     let why = Unreachable { diagnostic: Diagnostic::own(None, "dead"), is_permanent: false };
     site.mark_down(why, Duration::from_secs(10));
-    assert!(site.down().is_some() && !site.is_forgettable(false));
+    assert!(site.down().is_some() && site.worth() == Worth::Down);
     tokio::time::advance(Duration::from_secs(10)).await;
-    assert!(site.down().is_none() && site.is_forgettable(false));
+    assert!(site.down().is_none() && site.worth() == Worth::Nothing);
 }
 
 /// Puts the site to rest.
@@ -188,5 +188,5 @@ fn no_class_is_left_without_a_worker_when_the_last_one_leaves() {
     }
     workers.into_iter().for_each(|worker| worker.join().unwrap());
     assert_eq!((work[0].load(SeqCst), work[1].load(SeqCst)), (0, 0));
-    assert!(site.is_forgettable(false));
+    assert_eq!(site.worth(), Worth::Nothing);
 }

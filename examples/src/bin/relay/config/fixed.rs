@@ -1,5 +1,5 @@
-//! What a running relay cannot change: its name, its queue, its sockets, and what the memory and the
-//! descriptors of its clients and deliveries have been planned by.
+//! What a running relay cannot change: its name, its queue, its sockets, and what the memory and
+//! the descriptors of its clients and deliveries have been planned by.
 
 use std::fmt::Debug;
 

@@ -59,7 +59,7 @@ const KEYS: &[(&str, &str)] = &[
     ("route.tags", "write tags of campaigns, such as [\"summer\"]"),
     (
         "route.to",
-        "write \"mx\", a list of hosts with ports, such as [\"smarthost.example.org:25\"], or of groups of them with weights, such as [[\"a.example.org:25 3\", \"b.example.org:25\"], \"c.example.org:25\"], or \"refuse 550 5.7.1 Not by this relay\", \"discard\" or \"hold\"",
+        "write \"mx\", a list of hosts with ports, such as [\"smarthost.example.org:25\"], or of groups of them with weights, such as [[\"a.example.org:25 3\", \"b.example.org:25\"], \"c.example.org:25\"], \"lmtp:unix:/run/dovecot/lmtp\", \"lmtp:localhost:24\", \"maildir:/var/mail/{domain}/{local}\", \"https://app.example.org/inbound\", or \"refuse 550 5.7.1 Not by this relay\", \"discard\" or \"hold\"",
     ),
     ("route.tls", "write \"off\", \"opportunistic\", \"required\", \"verified\", \"unverified\" or \"implicit\""),
     ("route.authorities", "write the name of a PEM file with certificates"),
@@ -69,6 +69,7 @@ const KEYS: &[(&str, &str)] = &[
         "write \"unknown\", or mailboxes and domains, such as [\"someone@example.org\"], or { file = \"...\" }",
     ),
     ("route.chunking", "write true or false"),
+    ("route.secret_file", "write the name of a file that has the secret as its one line, of 16 octets at least"),
     ("relay_domains.file", "write the name of a file with a domain a line, such as example.org or *.example.org"),
     ("domains.file", "write the name of a file with a domain a line, such as example.org or *.example.org"),
     ("senders.file", "write the name of a file with a mailbox or a domain a line, such as someone@example.org"),

@@ -66,7 +66,7 @@ fn known(user: String, password: Secret<String>) -> Login {
     login
 }
 
-/// Logins that are remembered. Beyond it all are forgotten, and routes with a login begin anew at
+/// Logins that are remembered. Beyond it all are forgotten, and routes with a login begin again at
 /// the next reading.
 const MOST_LOGINS: usize = 256;
 

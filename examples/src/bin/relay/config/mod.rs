@@ -17,6 +17,7 @@ mod overload;
 mod route;
 mod table;
 mod tls;
+mod to;
 mod values;
 mod written;
 

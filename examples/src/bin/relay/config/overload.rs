@@ -49,5 +49,4 @@ impl Overload {
         }
         options
     }
-
 }

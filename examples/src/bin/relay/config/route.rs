@@ -19,7 +19,9 @@ use super::{
     findings::{At, Findings},
     login::RouteLogin,
     table::{Read, Table, kind},
-    tls, values, values_of,
+    tls,
+    to::{Hop, SecretFile},
+    values, values_of,
 };
 
 /// A route as the file has it. `None`: missing or wrong.
@@ -36,6 +38,8 @@ pub(super) struct Route {
     pub(super) login: Option<At<Option<RouteLogin>>>,
     pub(super) mailboxes: Option<At<Mailboxes>>,
     pub(super) chunking: Option<At<bool>>,
+    /// `None` inside: it has a mistake.
+    pub(super) secret: Option<At<Option<SecretFile>>>,
 }
 
 /// The mailboxes of its domains.
@@ -54,6 +58,8 @@ pub(super) enum To {
     Refuse(Refusal),
     Discard,
     Hold,
+    /// To what is no SMTP host.
+    Hop(Hop),
 }
 
 #[derive(Debug, Clone)]
@@ -102,14 +108,18 @@ impl Route {
                 .map(|list| At { value: Mailboxes::Known(list.value), place: list.place }),
         };
         let chunking = table.take("chunking", findings, values::flag);
+        let secret = SecretFile::read(&mut table, folder, findings);
         table.end(findings);
-        Self { when, domains, to, tls, authorities, login, mailboxes, chunking }
+        Self { when, domains, to, tls, authorities, login, mailboxes, chunking, secret }
     }
 
     /// How much TLS it has, never [`RouteTls::Required`]: that becomes `Verified` if the route
     /// names its hosts by name, and `Unverified` otherwise.
     pub(super) fn tls_in_force(&self) -> RouteTls {
-        let names_a_host = self.hosts().any(|host| !host.value.name.starts_with('['));
+        let names_a_host = match self.hop() {
+            Some(Hop::Lmtp(name, _)) => !name.starts_with('['),
+            _ => self.hosts().any(|host| !host.value.name.starts_with('[')),
+        };
         match self.tls.as_ref().map_or(RouteTls::Opportunistic, |tls| tls.value) {
             RouteTls::Required if names_a_host => RouteTls::Verified,
             RouteTls::Required => RouteTls::Unverified,
@@ -121,14 +131,26 @@ impl Route {
     pub(super) fn hosts(&self) -> impl Iterator<Item = &At<Host>> {
         let groups: &[Vec<_>] = match self.to.as_ref().map(|to| &to.value) {
             Some(To::Hosts(groups)) => groups,
-            Some(To::Mx | To::Refuse(_) | To::Discard | To::Hold) | None => &[],
+            Some(To::Mx | To::Refuse(_) | To::Discard | To::Hold | To::Hop(_)) | None => &[],
         };
         groups.iter().flatten()
     }
 
+    /// The next hop, if it is no SMTP host.
+    pub(super) fn hop(&self) -> Option<&Hop> {
+        match &self.to.as_ref()?.value {
+            To::Hop(hop) => Some(hop),
+            To::Mx | To::Hosts(_) | To::Refuse(_) | To::Discard | To::Hold => None,
+        }
+    }
+
     /// Returns `true` if certificates prove who its hosts are.
     pub(super) fn is_verified(&self) -> bool {
-        matches!(self.tls_in_force(), RouteTls::Verified | RouteTls::Implicit)
+        let is_host = self.hop().is_none_or(|hop| matches!(hop, Hop::Lmtp(..)));
+        match is_host {
+            true => matches!(self.tls_in_force(), RouteTls::Verified | RouteTls::Implicit),
+            false => self.hop().is_some_and(Hop::is_https),
+        }
     }
 
     /// Its TLS. `None`: nothing verifies its hosts, an error that was found before.
@@ -146,8 +168,17 @@ impl Route {
 
     /// What the relay takes.
     fn build(&self, verified: Option<&Arc<ClientConfig>>, any: &Arc<ClientConfig>) -> Option<posthaste::relay::Route> {
-        let to = self.to.as_ref()?.value.next_hop();
-        let mut route = posthaste::relay::Route::new(to);
+        let to = &self.to.as_ref()?.value;
+        let mut route = match to.next_hop() {
+            Some(next_hop) => posthaste::relay::Route::new(next_hop),
+            None => {
+                let hop = self.hop()?;
+                let own = self.authorities.as_ref().and_then(|authorities| authorities.value.as_ref());
+                // A server on this host needs none.
+                let config = if hop.is_https() { own.or(verified) } else { Some(any) };
+                hop.route(self.secret.as_ref().and_then(|secret| secret.value.as_ref()), config)?
+            }
+        };
         route.tls = self.client_tls(verified, any)?;
         route.credentials = self.own_login().map(RouteLogin::login);
         route.chunking = check::is_on(self.chunking.as_ref());
@@ -226,7 +257,7 @@ pub(super) fn described(file: &File) -> Vec<String> {
         });
         when.splice(0..0, domains);
         let name = route.when.name().map_or_else(String::new, |name| format!("{name}: "));
-        let to = route.to.as_ref().map_or_else(String::new, |to| text_of(&to.value.next_hop()));
+        let to = route.to.as_ref().map_or_else(String::new, |to| to.value.text());
         format!("{name}{} -> {to}", when.join("; "))
     };
     match &file.routes[..] {
@@ -254,18 +285,29 @@ impl To {
             None if text == "hold" => Ok(Self::Hold),
             None if text == "refuse" => Err("it has no reply".to_owned()),
             Some(("refuse", reply)) => refusal(reply).map(Self::Refuse),
-            _ => Err(format!("`{text}` is no next hop")),
+            _ => Hop::read(text).map_or_else(|| Err(format!("`{text}` is no next hop")), |hop| hop.map(Self::Hop)),
         }
     }
 
-    fn next_hop(&self) -> NextHop {
+    /// As people read it.
+    fn text(&self) -> String {
+        match self {
+            Self::Hop(hop) => hop.text(),
+            Self::Mx | Self::Hosts(_) | Self::Refuse(_) | Self::Discard | Self::Hold => {
+                self.next_hop().as_ref().map_or_else(String::new, text_of)
+            }
+        }
+    }
+
+    /// `None`: it is no SMTP host.
+    fn next_hop(&self) -> Option<NextHop> {
         let host = |host: &At<Host>| {
             let Host { name, port, weight } = &host.value;
             let mut host = WeightedHost::new(name.clone(), *port);
             host.weight = *weight;
             host
         };
-        match self {
+        Some(match self {
             Self::Mx => NextHop::Mx,
             Self::Hosts(groups) => {
                 NextHop::Hosts(groups.iter().map(|hosts| HostGroup(hosts.iter().map(host).collect())).collect())
@@ -273,7 +315,8 @@ impl To {
             Self::Refuse(refusal) => NextHop::Refuse(refusal.clone()),
             Self::Discard => NextHop::Discard,
             Self::Hold => NextHop::Hold,
-        }
+            Self::Hop(_) => return None,
+        })
     }
 }
 
@@ -281,6 +324,7 @@ impl To {
 pub(crate) fn text_of(next_hop: &NextHop) -> String {
     let group = |HostGroup(hosts): &HostGroup| {
         let host = |WeightedHost { name, port, weight, .. }: &WeightedHost| match hosts.len() {
+            1 if *port == 0 => name.clone(),
             1 => format!("{name}:{port}"),
             _ => format!("{name}:{port} ({weight})"),
         };
@@ -292,6 +336,7 @@ pub(crate) fn text_of(next_hop: &NextHop) -> String {
         NextHop::Refuse(refusal) => format!("refuse {refusal}"),
         NextHop::Discard => "discard".to_owned(),
         NextHop::Hold => "hold".to_owned(),
+        NextHop::Agent(agent) => agent.name().to_owned(),
         other => format!("{other:?}"),
     }
 }

@@ -335,7 +335,7 @@ const MOST_WEIGHT: u16 = 1_000;
 
 /// `name:port`, `192.0.2.1:port` or `[2001:db8::1]:port`; addresses become the literals that mail
 /// uses, and names are as the DNS has them, in A-labels.
-fn host_and_port(text: &str) -> Read<(String, u16)> {
+pub(super) fn host_and_port(text: &str) -> Read<(String, u16)> {
     let read = || {
         let (host, port) = text.rsplit_once(':')?;
         let port = port.parse().ok().filter(|port| *port > 0)?;

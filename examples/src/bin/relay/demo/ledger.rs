@@ -121,7 +121,8 @@ impl Ledger {
         self.entries().death = Some(Instant::now());
     }
 
-    /// Returns `true` if a recipient is to be deferred now: at the first attempt, by both next hops.
+    /// Returns `true` if a recipient is to be deferred now: at the first attempt, by both next
+    /// hops.
     pub(super) fn defer(&self, number: u32) -> bool {
         let mut age = Duration::ZERO;
         self.entries().with(number, |entry| age = entry.deferred.get_or_insert_with(Instant::now).elapsed());
@@ -266,8 +267,8 @@ pub(super) struct Account {
 }
 
 impl Account {
-    /// Returns `true` if each accepted message is accounted for, and is what was sent. The primary may
-    /// have had some that it could not acknowledge any more: those arrive twice.
+    /// Returns `true` if each accepted message is accounted for, and is what was sent. The primary
+    /// may have had some that it could not acknowledge any more: those arrive twice.
     pub(super) fn is_clean(&self) -> bool {
         self.faults.is_empty() && self.unsettled == 0 && self.unwanted == 0 && self.duplicates <= IN_FLIGHT
     }

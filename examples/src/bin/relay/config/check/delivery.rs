@@ -13,6 +13,7 @@ use crate::config::{
     file::{Dane, File, ListenerTls},
     findings::{Findings, Place},
     route::{RouteTls, To},
+    to::Hop,
     values::span,
 };
 use crate::limits::needed;
@@ -111,18 +112,20 @@ fn descriptors(file: &File, findings: &mut Findings) {
 /// Keys that only some routes make use of.
 fn routes(file: &File, facts: &Facts<'_>, findings: &mut Findings) {
     for route in &file.routes {
-        let (Some(to), Some(tls)) = (&route.to, &route.tls) else { continue };
-        if matches!(to.value, To::Mx) && matches!(tls.value, RouteTls::Verified | RouteTls::Implicit) {
+        let Some(to) = &route.to else { continue };
+        let tls = route.tls.as_ref().map(|tls| (tls.value, tls.place));
+        let Some((tls, place)) = tls.or(route.hop().map(|_| (RouteTls::Verified, to.place))) else { continue };
+        if matches!(to.value, To::Mx) && matches!(tls, RouteTls::Verified | RouteTls::Implicit) {
             let text = "by MX no certificate proves who a host is, since DNS alone has given its name";
             let remedy = "say \"required\" for TLS whatever the certificate, or name the hosts";
-            findings.error(tls.place, format_args!("{text}; {remedy}"));
+            findings.error(place, format_args!("{text}; {remedy}"));
         } else if route.is_verified()
             && route.authorities.is_none()
             && facts.verified_tls.is_none()
             && file.delivery.authorities.is_none()
         {
             let text = "this host trusts no authorities";
-            findings.error(tls.place, format_args!("{text}; write `authorities` here or in [delivery]"));
+            findings.error(place, format_args!("{text}; write `authorities` here or in [delivery]"));
         }
     }
     let by_mx = asks_for_mx(file);
@@ -148,7 +151,8 @@ fn routes(file: &File, facts: &Facts<'_>, findings: &mut Findings) {
     let by_name = file.routes.iter().filter_map(|route| route.to.as_ref()).any(|to| match &to.value {
         To::Mx => true,
         To::Hosts(groups) => groups.iter().flatten().any(|host| !host.value.name.starts_with('[')),
-        To::Refuse(_) | To::Discard | To::Hold => false,
+        To::Hop(Hop::Lmtp(name, _)) => !name.starts_with('['),
+        To::Hop(_) | To::Refuse(_) | To::Discard | To::Hold => false,
     });
     if let Some(servers) = &file.dns {
         if !by_mx && !by_name {

@@ -41,6 +41,12 @@ pub(super) fn check(file: &File, facts: &Facts<'_>, findings: &mut Findings) {
         let remedy = "take that away with `chmod o=`";
         readable_by_all(&login.file.value, login.file.place, "a password", remedy, findings);
     }
+    for secret in file.routes.iter().filter_map(|route| route.secret.as_ref()) {
+        let remedy = "take that away with `chmod o=`";
+        if let Some(file) = &secret.value {
+            readable_by_all(&file.path, secret.place, "a secret", remedy, findings);
+        }
+    }
     let place = file.queue.as_ref().map_or(Place::absent("queue"), |queue| queue.place);
     queue(&facts.queue, place, findings);
 }

@@ -15,6 +15,7 @@ use super::{
     file::{Dane, File},
     findings::{At, Findings},
     route::To,
+    to,
 };
 
 /// Looks at everything.
@@ -25,6 +26,7 @@ pub(super) fn all(file: &File, facts: &Facts<'_>, findings: &mut Findings) {
     logins::check(file, findings);
     delivery::check(file, facts, findings);
     dkim::check(file, findings);
+    to::check(file, findings);
     conditions::check(file, findings);
     disk::check(file, facts, findings);
 }
