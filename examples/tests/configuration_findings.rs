@@ -667,6 +667,90 @@ const FOUND: &[(&str, &[&str])] = &[
     ),
     ("[limits]\nuser_recipients_per_hour = 500", &["6 W user_recipients_per_hour: no client can log in"]),
     ("listener = [@mx, @submission]\n@account\n@tls\n[limits]\nuser_recipients_per_hour = 500", &[]),
+    // Submitted mail.
+    (
+        "[limits]\nuser_messages_per_hour = 5\nsender_messages_per_hour = 5\nsender_recipients_per_hour = 5\n\
+         excess = \"refuse\"\nheader_size = 4096\nheader_fields = 10\nstranger_message_size = 65536",
+        &["6 W user_messages_per_hour: no client can log in"],
+    ),
+    (
+        "#relay_from\n[limits]\nsender_messages_per_hour = 5\n[submission]\nsenders = \"own\"\ntag_field = \"X-Tag\"",
+        &[
+            "7 W sender_messages_per_hour: no client can log in or is in relay_from",
+            "9 W senders: no client can log in",
+            "10 W tag_field: no client can log in or is in relay_from",
+        ],
+    ),
+    (
+        "[limits]\nexcess = \"later\"\nheader_size = 100\nheader_fields = 0\nstranger_message_size = 1\n\
+         sender_messages_per_hour = 0",
+        &[
+            "6 E excess: `later` is not one of the words for it; write \"defer\" or \"refuse\"",
+            "7 E header_size: 100 is not enough; write a number of octets from 4096",
+            "8 E header_fields: 0 is not enough",
+            "9 E stranger_message_size: 1 is not enough",
+            "10 E sender_messages_per_hour: 0 is not enough",
+        ],
+    ),
+    ("[limits]\nexcess = \"defer\"", &["6 W excess: no limit of a user or a sender is set"]),
+    (
+        "[limits]\nmessage_size = 70000\nstranger_message_size = 80000",
+        &["7 W stranger_message_size: limits.message_size, 70000 octets"],
+    ),
+    (
+        "[submission]\nsenders = \"all\"\nsender_suffices = 1\ntag_field = \"Subject\"",
+        &[
+            "6 E senders: `all` is not one of the words for it; write \"any\" or \"own\"",
+            "7 E sender_suffices: it is a number",
+            "8 E tag_field: `Subject` is a field that others need",
+        ],
+    ),
+    ("[submission]\ntag_field = \"X Tag\"", &["6 E tag_field: `X Tag` is no name of a field"]),
+    ("[submission]\nsender_suffices = true", &["6 W sender_suffices: users may send from any address"]),
+    (
+        "listener = [@mx, @submission]\n@account\n@tls\nsubmission = { senders = \"own\", sender_suffices = true }",
+        &["6 W name: `me` is no address, and this user may send from none"],
+    ),
+    (
+        "listener = [@mx, @submission]\n@tls\nsubmission = { senders = \"own\", tag_field = \"X-Tag\" }\n\
+         account = [{ name = \"jo@a.test\", password = \"a long one\" },\n\
+         { name = \"me\", password = \"a long one\", senders = [\"jo@a.test\", \"b.test\", \"*.c.test\"], message_size = 70000 },\n\
+         { name = \"you\", password = \"a long one\", senders = { file = \"boxes.txt\" } }]",
+        &[],
+    ),
+    (
+        "listener = [@mx, @submission]\n@tls\n\
+         account = [{ name = \"jo\", password = \"a long one\", senders = [\"jo@\"], message_size = 1 },\n\
+         { name = \"me\", password = \"a long one\", senders = { file = \"nowhere.txt\" } }]",
+        &[
+            "7 E senders: `jo@`: a mailbox such as jo@example.org",
+            "7 E message_size: 1 is not enough",
+            "8 E senders: cannot read",
+        ],
+    ),
+    // Reports.
+    (
+        "[reports]\nper_hour = 0\nfailed_subject = \"Nicht \u{fc}berbracht ({message})\"\ndelayed_subject = \"Later\"\n\
+         relayed_subject = \"On its way\"\nopening = \"ours.txt\"\nfailed = \"words.txt\"\ndelayed = \"words.txt\"\n\
+         relayed = \"words.txt\"\ndelivered = \"words.txt\"\ndelivered_subject = \"Arrived\"\nclosing = \"empty.txt\"",
+        &[],
+    ),
+    (
+        "[reports]\nper_hour = \"many\"\nfailed_subject = \"{host}\"\ndelayed_subject = \"\"\n\
+         relayed_subject = \"a\\nb\"\nopening = \"words.txt\"\nfailed = \"ours.txt\"\ndelayed = \"nowhere.txt\"\n\
+         closing = \"\"\nsubject = \"x\"",
+        &[
+            "6 E per_hour: it is text",
+            "7 E failed_subject: `{host}` is no placeholder here; write {host_name} or {message}",
+            "8 E delayed_subject: it is empty",
+            "9 E relayed_subject: a subject has one line",
+            "10 E opening: `{recipients}` is no placeholder here",
+            "11 E failed: `{recipients}` stands there 0 times",
+            "12 E delayed: cannot read",
+            "13 E closing: it is empty",
+            "14 E subject: write one of per_hour",
+        ],
+    ),
     (
         "#relay_from\nlistener = [@submission]\n@account\n@tls\n[limits]\nrecipients_per_hour = 500",
         &["10 W recipients_per_hour: clients have to log in at every listener"],
@@ -835,6 +919,7 @@ fn certificates() -> &'static Path {
         write("ours.txt", "# Ours.\n\na.test\t# one\r\n  *.b.test  \n".to_owned(), 0o644);
         write("boxes.txt", "jo@a.test\na.test\njo@b.test\n*.b.test\n".to_owned(), 0o644);
         write("wrong.txt", format!("a.test\na b\nb.test\n{}", "x".repeat(1_025)), 0o644);
+        write("words.txt", "An:\n\n{recipients}\n\nGr\u{fc}\u{df}e {{}}\n".to_owned(), 0o644);
         write("many.txt", "a b\n".repeat(12), 0o644);
         write("twice.txt", "a.test\nA.test\n".to_owned(), 0o644);
         // As the command makes them that is often copied.

@@ -115,6 +115,53 @@ async fn a_user_has_a_number_of_recipients_an_hour() {
     }
 }
 
+/// A relay with submission, with this text after its configuration, in tables of its own.
+fn with_rules(limits: &str, tables: &str) -> Relay {
+    let mut relay = Relay::prepare(&Config { next_hops: vec![9], tls: true, ..Config::default() });
+    let text = fs::read_to_string(relay.config()).expect("it was written");
+    fs::write(relay.config(), format!("{text}{limits}\n{tables}")).expect("the folder is ours");
+    relay.start_again();
+    relay
+}
+
+/// Sends a message of a user, and returns what the relay refuses.
+async fn sent(relay: &Relay, user: (&str, &str), sender: &str, content: &str) -> String {
+    let mut options = ClientOptions::new("client.test".parse().expect("a name"));
+    options.tls = Tls::Implicit(Identity::unverified().expect("the features choose a provider"));
+    options.credentials = Some(Credentials::new(user.0, user.1).into());
+    let stream = tokio::net::TcpStream::connect(("127.0.0.1", relay.implicit)).await.expect("the relay listens");
+    let mut client = Client::start(stream, "localhost", &options).await.expect("the password is right");
+    let content = bytes::Bytes::from(content.to_owned());
+    let sent = client.send(sender, ["a@elsewhere.test"], content).await.expect("they are addresses");
+    client.quit().await;
+    if sent.is_complete() { "taken".to_owned() } else { format!("{sent:?}") }
+}
+
+#[tokio::test]
+async fn users_send_from_their_addresses_within_their_limits() {
+    let tables = "[submission]\nsenders = \"own\"\ntag_field = \"X-Campaign\"\n[[account]]\n\
+                  name = \"jo@sender.test\"\npassword = \"a long one\"\nsenders = [\"list.test\"]\nmessage_size = 65536\n";
+    let limits = "sender_messages_per_hour = 4\nuser_messages_per_hour = 7\nexcess = \"refuse\"\nheader_fields = 5";
+    let relay = with_rules(limits, tables);
+    let jo = ("jo@sender.test", "a long one");
+    let large = format!("From: Jo@Sender.test\r\n\r\n{}", format!("{}\r\n", "x".repeat(98)).repeat(700));
+    let fields = format!("From: jo@sender.test\r\n{}\r\n", "A: b\r\n".repeat(5));
+    for (user, sender, content, wanted) in [
+        (jo, "jo@sender.test", "From: jo@sender.test\r\nX-Campaign: a\r\n\r\nx\r\n", "taken"),
+        (jo, "any@list.test", "From: Jo <jo@sender.test>\r\n\r\nx\r\n", "taken"),
+        (jo, "other@sender.test", "From: jo@sender.test\r\n\r\nx\r\n", "You may not send from <other@sender.test>"),
+        ((USER, PASSWORD), "jo@sender.test", "From: jo@sender.test\r\n\r\nx\r\n", "You may not send from"),
+        (jo, "jo@sender.test", "From: other@sender.test\r\n\r\nx\r\n", "in the From field"),
+        (jo, "jo@sender.test", &large, "larger than this client may send"),
+        (jo, "jo@sender.test", "From: jo@sender.test\r\n\r\nx\r\n", "Too many messages, none is taken for"),
+        (jo, "any@list.test", &fields, "The header section has more than 5 fields"),
+        (jo, "new@list.test", "From: jo@sender.test\r\n\r\nx\r\n", "Too many messages, none is taken for"),
+    ] {
+        let said = sent(&relay, user, sender, content).await;
+        assert!(said.contains(wanted), "{sender} {wanted}: {said}");
+    }
+}
+
 #[test]
 fn listed_networks_names_and_senders_are_refused_at_the_first_command_that_shows_them() {
     let lists = "[refuse]\nnetworks = [\"203.0.113.0/24\"]\nhello = [\"ylmf-pc\", \"*.dyn.test\"]\n\

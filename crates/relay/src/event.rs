@@ -126,6 +126,16 @@ pub enum Event<'a> {
         /// Why it is not reported.
         because: NotReported,
     },
+    /// A message is on hold, since the relay cannot or must not deliver it by itself: its record
+    /// cannot be read, or its outcome cannot be written. Its sender is not told. Look at it, then
+    /// release it or remove it. The other mail goes on.
+    #[non_exhaustive]
+    SetAside {
+        /// The message's id.
+        message: MessageId,
+        /// What is wrong with it.
+        why: &'a str,
+    },
     /// The relay does less of its work than before, or more, since it is overloaded or no longer
     /// is.
     #[non_exhaustive]
@@ -203,6 +213,9 @@ impl Observer for TracingObserver {
                 info!(%message, %report, %sender, failed, delayed, relayed, delivered, "report queued");
             }
             Event::NotReported { message, because } => info!(%message, ?because, "outcome not reported"),
+            Event::SetAside { message, why } => {
+                error!(%message, why, "message set aside and held; check it, then release or remove it");
+            }
             Event::Overload { rung, was, gauge, value, watermark } if rung > was => {
                 warn!(%rung, %was, %gauge, value, watermark, "overload grown, less mail taken");
             }
@@ -231,6 +244,8 @@ pub struct Totals {
     pub not_reported: u64,
     /// Recipients whose message was thrown away, as their route says.
     pub discarded: u64,
+    /// Messages set aside.
+    pub set_aside: u64,
     /// Changes of the rung on the overload ladder, up and down.
     pub overload: u64,
 }
@@ -238,7 +253,7 @@ pub struct Totals {
 /// Counts events and passes them on.
 pub(crate) struct Counting {
     observer: Box<dyn Observer>,
-    counts: [AtomicU64; 8],
+    counts: [AtomicU64; 9],
 }
 
 impl Counting {
@@ -255,7 +270,8 @@ impl Counting {
             Event::Reported { .. } => 4,
             Event::NotReported { .. } => 5,
             Event::Discarded { .. } => 6,
-            Event::Overload { .. } => 7,
+            Event::SetAside { .. } => 7,
+            Event::Overload { .. } => 8,
         };
         if let Some(count) = self.counts.get(index) {
             count.fetch_add(1, Ordering::Relaxed);
@@ -268,9 +284,9 @@ impl Counting {
     }
 
     pub(crate) fn totals(&self) -> Totals {
-        let [accepted, delivered, deferred, failed, reported, not_reported, discarded, overload] =
+        let [accepted, delivered, deferred, failed, reported, not_reported, discarded, set_aside, overload] =
             std::array::from_fn(|index| self.counts.get(index).map_or(0, |count| count.load(Ordering::Relaxed)));
-        Totals { accepted, delivered, deferred, failed, reported, not_reported, discarded, overload }
+        Totals { accepted, delivered, deferred, failed, reported, not_reported, discarded, set_aside, overload }
     }
 }
 

@@ -15,7 +15,7 @@ use posthaste_server::{
 use thiserror::Error;
 use tracing::error;
 
-use crate::{Accounts, Policy, Recipients, RelayOptions, Route, RouteError, RouteQuery, Routes};
+use crate::{Accounts, Policy, Recipients, RelayOptions, Route, RouteError, RouteQuery, Routes, Senders};
 
 /// The application's own decisions. `None`: the table in the options decides, without an
 /// allocation.
@@ -25,6 +25,7 @@ pub(crate) struct Hooks {
     pub(crate) recipients: Option<Box<dyn ErasedRecipients>>,
     pub(crate) accounts: Option<Box<dyn ErasedAccounts>>,
     pub(crate) routes: Option<Box<dyn ErasedRoutes>>,
+    pub(crate) senders: Option<Box<dyn ErasedSenders>>,
 }
 
 impl Hooks {
@@ -44,6 +45,41 @@ impl Hooks {
         match &self.policy {
             Some(own) => caught("Policy::serves", async { own.serves(cx, domain).await }).await?,
             None => Policy::serves(&options.policy, cx, domain).await,
+        }
+    }
+
+    /// The largest message of a client, in octets. `None`: the listener's bound alone counts.
+    pub(crate) async fn message_size(
+        &self,
+        options: &RelayOptions,
+        cx: &Context,
+        trusted: bool,
+    ) -> Result<Option<u64>, Refusal> {
+        match &self.policy {
+            Some(own) => caught("Policy::message_size", async { own.message_size(cx, trusted).await }).await?,
+            None => Policy::message_size(&options.policy, cx, trusted).await,
+        }
+    }
+
+    /// Returns `true` if the client has logged in, and may perhaps not send from every address.
+    pub(crate) fn limits_senders(&self, options: &RelayOptions, cx: &Context) -> bool {
+        cx.peer
+            .identity
+            .as_ref()
+            .is_some_and(|identity| self.senders.is_some() || !options.submission.senders.is_any(identity))
+    }
+
+    /// Returns `true` if the client may send from a mailbox.
+    pub(crate) async fn may_use(
+        &self,
+        options: &RelayOptions,
+        cx: &Context,
+        sender: &Mailbox,
+    ) -> Result<bool, Refusal> {
+        let Some(identity) = &cx.peer.identity else { return Ok(true) };
+        match &self.senders {
+            Some(own) => caught("Senders::may_use", async { own.may_use(cx, identity, sender).await }).await?,
+            None => Senders::may_use(&options.submission.senders, cx, identity, sender).await,
         }
     }
 
@@ -110,6 +146,7 @@ impl fmt::Debug for Hooks {
             .field("recipients", &self.recipients.is_some())
             .field("accounts", &self.accounts.is_some())
             .field("routes", &self.routes.is_some())
+            .field("senders", &self.senders.is_some())
             .finish()
     }
 }
@@ -142,6 +179,7 @@ type Answer<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 pub(crate) trait ErasedPolicy: Send + Sync {
     fn trusts<'a>(&'a self, cx: &'a Context) -> Answer<'a, Result<bool, Refusal>>;
     fn serves<'a>(&'a self, cx: &'a Context, domain: &'a Domain<&'a str>) -> Answer<'a, Result<bool, Refusal>>;
+    fn message_size<'a>(&'a self, cx: &'a Context, trusted: bool) -> Answer<'a, Result<Option<u64>, Refusal>>;
 }
 
 impl<P: Policy> ErasedPolicy for P {
@@ -151,6 +189,10 @@ impl<P: Policy> ErasedPolicy for P {
 
     fn serves<'a>(&'a self, cx: &'a Context, domain: &'a Domain<&'a str>) -> Answer<'a, Result<bool, Refusal>> {
         Box::pin(Policy::serves(self, cx, domain))
+    }
+
+    fn message_size<'a>(&'a self, cx: &'a Context, trusted: bool) -> Answer<'a, Result<Option<u64>, Refusal>> {
+        Box::pin(Policy::message_size(self, cx, trusted))
     }
 }
 
@@ -194,5 +236,26 @@ impl<T: Routes> ErasedRoutes for T {
 
     fn gives_labels(&self) -> bool {
         Routes::gives_labels(self)
+    }
+}
+
+/// [`Senders`] behind a `dyn`.
+pub(crate) trait ErasedSenders: Send + Sync {
+    fn may_use<'a>(
+        &'a self,
+        cx: &'a Context,
+        identity: &'a str,
+        sender: &'a Mailbox,
+    ) -> Answer<'a, Result<bool, Refusal>>;
+}
+
+impl<S: Senders> ErasedSenders for S {
+    fn may_use<'a>(
+        &'a self,
+        cx: &'a Context,
+        identity: &'a str,
+        sender: &'a Mailbox,
+    ) -> Answer<'a, Result<bool, Refusal>> {
+        Box::pin(Senders::may_use(self, cx, identity, sender))
     }
 }

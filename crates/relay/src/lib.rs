@@ -31,6 +31,7 @@ mod rule;
 mod shared;
 mod sign;
 mod sites;
+mod submission;
 mod trace;
 #[cfg(any(doc, doctest))]
 #[doc = include_str!("../WHAT_HAPPENS.md")]
@@ -48,6 +49,7 @@ pub use receive::{RelayHandler, RelayService};
 pub use recipients::{MailboxPattern, MailboxPatternError, MailboxSet, RecipientTable};
 pub use relay::{Relay, RelayBuilder, SubmitError};
 pub use reload::{FixedOption, ReloadError};
+pub use report::{ReportKind, ReportWords, TemplateError};
 pub use retry::RetrySchedule;
 pub use route::{HostGroup, NextHop, Route, RouteError, RouteQuery, Routes, WeightedHost};
 pub use route_table::RouteTable;
@@ -55,6 +57,7 @@ pub use rule::{DuplicateRule, Facts, Label, LabelError, Rule};
 #[cfg(feature = "dkim")]
 pub use sign::{DkimOptions, SignFor, SignatureError, Unsignable};
 pub use sites::{Resting, SiteState};
+pub use submission::{SenderRule, SenderTable, Senders, SubmissionOptions, TagField, TagFieldError};
 
 #[cfg(feature = "dkim")]
 pub use posthaste_auth as auth;

@@ -38,6 +38,8 @@ pub(crate) struct Origin {
     pub(crate) tls_not_required: bool,
     /// The fields that stand before its content.
     pub(crate) front: Bytes,
+    /// The campaign that a trusted client has named.
+    pub(crate) tag: Option<String>,
     /// The labels of its recipients.
     pub(crate) labels: Labels,
 }

@@ -5,7 +5,10 @@ use std::{sync::Arc, time::Duration};
 use posthaste_client::{Published, rustls::ClientConfig, session::client::ClientTimeouts};
 use posthaste_server::wire::{Domain, Mailbox};
 
-use crate::{AccountTable, OverloadOptions, PolicyTable, RecipientTable, RetrySchedule, RouteTable};
+use crate::{
+    AccountTable, OverloadOptions, PolicyTable, RecipientTable, ReportWords, RetrySchedule, RouteTable,
+    SubmissionOptions,
+};
 
 /// The settings of a relay. Make them with [`RelayOptions::new`], then assign fields.
 #[derive(Debug, Clone)]
@@ -35,6 +38,10 @@ pub struct RelayOptions {
     /// section 4.5.1). It is in ASCII, at another domain. Default `None`: that mail is treated like
     /// all mail for our name.
     pub postmaster: Option<Mailbox>,
+    /// The rules for submitted mail. Default: none.
+    pub submission: SubmissionOptions,
+    /// The words of reports to senders. Default: English.
+    pub report_words: ReportWords,
     /// The messages that get the fields that they lack. Default: those of clients that have logged
     /// in.
     pub add_fields: AddFields,
@@ -43,7 +50,8 @@ pub struct RelayOptions {
     pub dkim: Option<crate::DkimOptions>,
     /// The number of Received fields at which a message counts as a loop: 554 5.4.6. Default 100
     /// (RFC 5321 section 6.3). A message with four Received fields by
-    /// [`host_name`](Self::host_name) is a loop too.
+    /// [`host_name`](Self::host_name) is a loop too, and so is one with four Delivered-To fields
+    /// that name the same address.
     pub max_hops: usize,
 }
 
@@ -74,11 +82,13 @@ pub struct DeliveryOptions {
     pub retry: RetrySchedule,
     /// Connections on which octets move, over all next hops. Default 200. Half of them are kept for
     /// next hops that took mail within the last 5 minutes, so that the other next hops cannot hold
-    /// up their mail.
+    /// up their mail. No next hop gets the last quarter of those that are open to it. If there are
+    /// *n* next hops with mail, that quarter is for those that have fewer than the *n*-th part of
+    /// half of them.
     ///
     /// Beyond these, three times as many connections may be silent, and as many as this may be kept
     /// unused. Each delivery holds a lease: the queue should allow four times as many leases as
-    /// this.
+    /// this, and 128 more for next hops that cannot be reached.
     pub concurrency: usize,
     /// Deliveries, each with its own connection, at once to one next hop. Default 20, which most
     /// servers accept.
@@ -132,6 +142,10 @@ pub struct DeliveryOptions {
     /// content. All these reports together have no more octets than the messages, plus 16 KiB an
     /// hour.
     pub stranger_reports: u32,
+    /// The most reports an hour to one sender about messages from clients that are trusted, such as
+    /// a user whose password was stolen. Default `None`: any number. Beyond it no report is sent,
+    /// and [`Event::NotReported`](crate::Event::NotReported) says so.
+    pub trusted_reports: Option<u32>,
     /// The published policies about TLS that mail by MX follows: DANE and MTA-STS. Default: none.
     pub published: Published,
     /// How long a delivery is leased from the queue. The lease is extended while the delivery runs.
@@ -164,6 +178,8 @@ impl RelayOptions {
             delivery: DeliveryOptions::default(),
             overload: OverloadOptions::default(),
             postmaster: None,
+            submission: SubmissionOptions::default(),
+            report_words: ReportWords::default(),
             add_fields: AddFields::default(),
             #[cfg(feature = "dkim")]
             dkim: None,
@@ -187,6 +203,7 @@ impl Default for DeliveryOptions {
             verified_tls: None,
             return_at_most: 1 << 20,
             stranger_reports: 100,
+            trusted_reports: None,
             published: Published::default(),
             lease: Duration::from_secs(300),
             drain: Duration::from_secs(30),

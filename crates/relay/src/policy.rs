@@ -1,6 +1,6 @@
 //! The clients that may relay, and the domains and mailboxes that take mail.
 
-use std::future::Future;
+use std::{collections::HashMap, future::Future};
 
 use posthaste_server::{
     Context, Refusal,
@@ -30,6 +30,18 @@ pub trait Policy: Send + Sync + 'static {
     /// # Errors
     /// The refusal of RCPT.
     fn serves(&self, cx: &Context, domain: &Domain<&str>) -> impl Future<Output = Result<bool, Refusal>> + Send;
+
+    /// The largest message of a client, in octets. Asked at MAIL, once for each transaction. A
+    /// larger message is refused with 552 5.3.4: at MAIL if its SIZE says so, or while its content
+    /// comes. `None`, the default: the limit that the listener offers as SIZE counts alone. It
+    /// counts in any case.
+    ///
+    /// # Errors
+    /// The refusal of MAIL.
+    fn message_size(&self, cx: &Context, trusted: bool) -> impl Future<Output = Result<Option<u64>, Refusal>> + Send {
+        let _ = (cx, trusted);
+        async { Ok(None) }
+    }
 }
 
 /// Checks the mailboxes of the domains that the relay [serves](Policy::serves). The relay then
@@ -60,6 +72,12 @@ pub struct PolicyTable {
     pub relay_from: NetworkSet,
     /// Domains that take mail from every client.
     pub relay_domains: DomainSet,
+    /// The largest message of some users, in octets, by identity. Default: none has a limit of its
+    /// own. The limit of the listener counts too.
+    pub user_sizes: HashMap<String, u64>,
+    /// The largest message of clients that may not relay, in octets. Default `None`: the limit of
+    /// the listener.
+    pub stranger_size: Option<u64>,
 }
 
 impl Policy for PolicyTable {
@@ -69,5 +87,12 @@ impl Policy for PolicyTable {
 
     async fn serves(&self, _: &Context, domain: &Domain<&str>) -> Result<bool, Refusal> {
         Ok(canonical(domain).is_some_and(|name| self.relay_domains.has(&name)))
+    }
+
+    async fn message_size(&self, cx: &Context, trusted: bool) -> Result<Option<u64>, Refusal> {
+        Ok(match &cx.peer.identity {
+            Some(identity) => self.user_sizes.get(identity).copied(),
+            None => self.stranger_size.filter(|_| !trusted),
+        })
     }
 }

@@ -2,7 +2,7 @@
 
 use std::{mem, sync::Arc, time::Instant};
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use jiff::Timestamp;
 use posthaste_client::Resolver;
 use posthaste_queue::{Draft, Full, NewMessage, Owner, PutError, Queue};
@@ -20,13 +20,16 @@ use tracing::{error, warn};
 use crate::{
     AddFields, Event, RelayOptions,
     admit::admit,
+    deliver::Hint,
+    hooks::Hooks,
     labels::{Known, Labels},
     message::{Named, Origin, OutsideError, new_message, terms, whole_len},
     opening::Opening,
     record::by_after,
     shared::Shared,
     sign::{SignatureError, Signing},
-    trace::{Inspector, MAX_OWN_HOPS},
+    submission::{self, Reads},
+    trace::Inspector,
 };
 
 /// The relay as a service for [`posthaste_server::Server`].
@@ -46,6 +49,8 @@ pub struct RelayHandler<Q: Queue, R> {
     named: Named,
     /// The policy trusts the client.
     trusted: bool,
+    /// The octets of the largest message that the policy lets the client send.
+    most: Option<u64>,
 }
 
 impl<Q: Queue, R: Resolver> Service for RelayService<Q, R> {
@@ -61,6 +66,7 @@ impl<Q: Queue, R: Resolver> Service for RelayService<Q, R> {
             began: Instant::now(),
             named: Named::default(),
             trusted: false,
+            most: None,
         })
     }
 }
@@ -92,6 +98,7 @@ impl<Q: Queue, R: Resolver> Handler for RelayHandler<Q, R> {
         }
         self.options = self.shared.options();
         self.trusted = self.shared.hooks.trusts(&self.options, cx).await?;
+        self.admit_sender(cx, mail).await?;
         let held = mail.hold.as_ref().map_or(i64::MIN, |hold| match hold {
             Hold::For(seconds) => i64::from(*seconds),
             Hold::Until(time) => time.unix_seconds().saturating_sub(Timestamp::now().as_second()),
@@ -142,9 +149,11 @@ impl<Q: Queue, R: Resolver> Handler for RelayHandler<Q, R> {
         let own_name = &options.host_name;
         let field = ReceivedField::of(cx, &envelope).by(own_name).with_id(draft.id()).with_recipient();
         let (trace, client) = (field.to_string(), field.client());
+        let reads = Reads::of(&options, &shared.hooks, cx, self.trusted);
         let mut opening = None;
-        if self.adds_fields(peer) {
-            opening = Some(Opening::new(trace));
+        let (mut tag, mut came) = (None, 0_u64);
+        if self.adds_fields(peer) || reads.any() {
+            opening = Some(Opening::new(trace, self.adds_fields(peer), reads.any()));
         } else {
             draft.write(trace.into()).await.map_err(not_taken)?;
         }
@@ -154,29 +163,38 @@ impl<Q: Queue, R: Resolver> Handler for RelayHandler<Q, R> {
         let mut inspector = Inspector::new(own_name);
         while let Some(mut piece) = body.next().await? {
             inspector.inspect(&piece);
+            came = came.saturating_add(u64::try_from(piece.len()).unwrap_or(u64::MAX));
+            if self.most.is_some_and(|most| came > most) {
+                return Err(TOO_LARGE);
+            }
             // Such content would go on in our field. It has no header.
             if mem::take(&mut follows_field) && matches!(piece.first(), Some(b' ' | b'\t')) {
                 signing.update(b"\r\n");
                 draft.write(Bytes::from_static(b"\r\n")).await.map_err(not_taken)?;
             }
             if let Some(mut front) = opening.take() {
-                let Some(unheld) = front.hold(piece, &inspector) else {
+                let Some(unheld) = front.hold(piece, &inspector)? else {
                     opening = Some(front);
                     continue;
                 };
+                tag = read(&options, &shared.hooks, cx, reads, &mut front, &inspector).await?;
                 let front = front.write(&inspector, false, own_name, draft.id());
                 write_opening(&mut draft, &mut signing, front).await?;
                 piece = unheld;
+                if piece.is_empty() {
+                    continue;
+                }
             }
             signing.update(&piece);
             draft.write(piece).await.map_err(not_taken)?;
         }
         inspector.end();
-        if let Some(front) = opening {
+        if let Some(mut front) = opening {
+            tag = read(&options, &shared.hooks, cx, reads, &mut front, &inspector).await?;
             let front = front.write(&inspector, true, own_name, draft.id());
             write_opening(&mut draft, &mut signing, front).await?;
         }
-        if inspector.hops >= options.max_hops || inspector.own_hops >= MAX_OWN_HOPS {
+        if inspector.is_loop(options.max_hops) {
             return Err(refusal!("554 5.4.6 Too many hops, this is a loop"));
         }
         let front = signing.finish(draft.id()).await.map_err(SignatureError::into_refusal)?;
@@ -200,8 +218,8 @@ impl<Q: Queue, R: Resolver> Handler for RelayHandler<Q, R> {
         let tls_not_required = inspector.tls_not_required && !envelope.mail.require_tls;
         let trusted = self.trusted;
         let client = Some(client);
-        let labels = self.labels(peer, &envelope, None).await?;
-        let origin = Origin { client, all_ascii, trusted, returns_whole: false, tls_not_required, front, labels };
+        let labels = self.labels(peer, &envelope, tag.as_deref()).await?;
+        let origin = Origin { client, all_ascii, trusted, returns_whole: false, tls_not_required, front, tag, labels };
         let message = message(own_name, peer, &envelope, origin).map_err(|error| match error {
             OutsideError::Name(_) => refusal!("554 5.1.2 The domain of a recipient is too long for its route"),
             OutsideError::TooMany | OutsideError::Encode(_) => {
@@ -209,12 +227,13 @@ impl<Q: Queue, R: Resolver> Handler for RelayHandler<Q, R> {
                 LOCAL_ERROR
             }
         })?;
-        let (priority, held) = terms(&message);
+        let ((priority, held), hint) = (terms(&message), Hint::of(&message));
         let timed = shared.overload.commit();
         let committed = draft.commit(message).await;
         timed.end();
         let id = committed.map_err(not_taken)?;
         shared.overload.accepted(shared.overload.owner(peer), octets);
+        shared.hints.add(hint);
         let sender = &envelope.mail.reverse_path;
         let client = Some(peer);
         self.shared.observe(&Event::Accepted { message: id, client, sender, recipients, octets, priority, held });
@@ -233,6 +252,21 @@ impl<Q: Queue, R> RelayHandler<Q, R> {
             AddFields::Never => false,
             AddFields::Submitted => peer.identity.is_some(),
             AddFields::Trusted => self.trusted,
+        }
+    }
+
+    /// Takes or refuses the sender of a client, and what MAIL says of the size.
+    async fn admit_sender(&mut self, cx: &Context, mail: &Mail) -> Result<(), Refusal> {
+        let (options, hooks) = (&*self.options, &self.shared.hooks);
+        self.most = hooks.message_size(options, cx, self.trusted).await?;
+        if mail.size.zip(self.most).is_some_and(|(size, most)| size > most) {
+            return Err(TOO_LARGE);
+        }
+        match mail.reverse_path.mailbox() {
+            Some(sender) if hooks.limits_senders(options, cx) => {
+                submission::check_sender(options, hooks, cx, sender).await
+            }
+            _ => Ok(()),
         }
     }
 
@@ -260,10 +294,29 @@ impl<Q: Queue, R> RelayHandler<Q, R> {
 
 /// The message as the queue takes it: one delivery for each domain and label.
 fn message(own_name: &Domain, peer: &Peer, envelope: &Envelope, origin: Origin) -> Result<NewMessage, OutsideError> {
-    // Each user is an owner, and so is each network of clients without a login. Bulk mail of one
-    // owner then does not delay the mail of another.
-    let owner = peer.identity.clone().unwrap_or_else(|| peer.network.to_string());
+    // Each campaign is an owner, each user, and each network of clients without a login. Bulk mail
+    // of one owner then does not delay the mail of another.
+    let owner = origin.tag.as_ref().or(peer.identity.as_ref()).cloned();
+    let owner = owner.unwrap_or_else(|| peer.network.to_string());
     new_message(own_name, Owner::new(&owner).unwrap_or_default(), envelope, origin)
+}
+
+/// Checks the header that was held, and takes the tag out of it. On the heap: most messages have no
+/// header that is read.
+async fn read(
+    options: &RelayOptions,
+    hooks: &Hooks,
+    cx: &Context,
+    reads: Reads,
+    front: &mut Opening,
+    inspector: &Inspector<'_>,
+) -> Result<Option<String>, Refusal> {
+    if !reads.any() {
+        return Ok(None);
+    }
+    let mut none = BytesMut::new();
+    let header = front.header(inspector).unwrap_or(&mut none);
+    Box::pin(submission::read(options, hooks, cx, reads, header)).await
 }
 
 /// Writes the Received field, which is not signed, and the pieces after it, which are.
@@ -277,6 +330,7 @@ async fn write_opening(draft: &mut impl Draft, signing: &mut Signing, pieces: [B
     Ok(())
 }
 
+const TOO_LARGE: Refusal = refusal!("552 5.3.4 The message is larger than this client may send");
 const LOCAL_ERROR: Refusal = refusal!("451 4.3.0 Local error, try again later");
 
 /// The reply to a client whose message the queue refuses.

@@ -140,7 +140,7 @@ impl FromStr for MailboxPattern {
 }
 
 /// A mailbox as the set has it: its local-part without quotes.
-fn key(local: &str, domain: &str) -> String {
+pub(crate) fn key(local: &str, domain: &str) -> String {
     format!("{}@{domain}", local.to_lowercase())
 }
 

@@ -22,7 +22,8 @@ use thiserror::Error;
 
 use crate::{
     Accounts, Event, Observer, Overload, Policy, Recipients, RelayOptions, RelayService, ReloadError, RouteError,
-    Routes, SiteState, Totals, TracingObserver, deliver,
+    Routes, Senders, SiteState, Totals, TracingObserver,
+    deliver::{self, Hint},
     event::Counting,
     future_release,
     hooks::Hooks,
@@ -104,6 +105,13 @@ impl<Q: Queue, R: Resolver> RelayBuilder<Q, R> {
     /// Sets the look-up of routes, in place of [`RelayOptions::routes`].
     pub fn routes(mut self, routes: impl Routes) -> Self {
         self.hooks.routes = Some(Box::new(routes));
+        self
+    }
+
+    /// Sets the look-up of the addresses that users may send from, in place of
+    /// [`SubmissionOptions::senders`](crate::SubmissionOptions::senders).
+    pub fn senders(mut self, senders: impl Senders) -> Self {
+        self.hooks.senders = Some(Box::new(senders));
         self
     }
 
@@ -377,11 +385,12 @@ impl<Q: Queue, R: Resolver> Relay<Q, R> {
         let origin = Origin { all_ascii, trusted: true, tls_not_required, front, labels, ..Origin::default() };
         let message = new_message(&options.host_name, owner, &envelope, origin)
             .map_err(|error| SubmitError::Envelope(error.into()))?;
-        let (priority, held) = terms(&message);
+        let ((priority, held), hint) = (terms(&message), Hint::of(&message));
         let timed = self.shared.overload.commit();
         let committed = draft.commit(message).await;
         timed.end();
         let id = committed?;
+        self.shared.hints.add(hint);
         let (sender, recipients) = (&envelope.mail.reverse_path, envelope.recipients.len());
         self.shared.observe(&Event::Accepted { message: id, client: None, sender, recipients, octets, priority, held });
         Ok(id)
@@ -390,6 +399,11 @@ impl<Q: Queue, R: Resolver> Relay<Q, R> {
     /// The queue of this relay.
     pub fn queue(&self) -> &Q {
         &self.shared.queue
+    }
+
+    #[cfg(test)]
+    pub(crate) fn shared(&self) -> &Shared<Q, R> {
+        &self.shared
     }
 
     /// The number of events of each kind since the start.

@@ -11,8 +11,14 @@ use tokio::sync::{Notify, Semaphore};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    Event, RelayOptions, ReloadError, deliver::KnownSites, event::Counting, hooks::Hooks, overload::Overload, reload,
-    report::Budget, sign::Signatures,
+    Event, RelayOptions, ReloadError,
+    deliver::{Hints, KnownSites},
+    event::Counting,
+    hooks::Hooks,
+    overload::Overload,
+    reload,
+    report::Budget,
+    sign::Signatures,
 };
 
 /// The parts of a relay.
@@ -33,11 +39,15 @@ pub(crate) struct Shared<Q, R> {
     pub(crate) overload: Overload,
     /// The signatures of what is taken, and of reports.
     pub(crate) signatures: Signatures,
-    /// The reports that senders without trust may still get.
+    /// The reports that senders of clients without trust may still get.
     pub(crate) reports: Budget,
+    /// The same for clients that are trusted, if the options bound them.
+    pub(crate) trusted_reports: Budget,
     /// Permits to write a report: each holds in memory what it returns.
     pub(crate) reporting: Semaphore,
     pub(crate) listeners: Listeners,
+    /// What has become due, for the delivery loop.
+    pub(crate) hints: Hints,
     /// The sites of deliveries.
     pub(crate) sites: KnownSites,
     /// What deliveries have found out about servers.
@@ -52,7 +62,7 @@ const REPORTS_AT_ONCE: usize = 8;
 impl<Q, R> Shared<Q, R> {
     pub(crate) fn new(queue: Q, resolver: R, options: RelayOptions, hooks: Hooks, events: Counting) -> Self {
         let events = Arc::new(events);
-        let reports = Budget::new(options.delivery.stranger_reports);
+        let (reports, trusted_reports) = (Budget::new(), Budget::new());
         let (reporting, listeners) = (Semaphore::new(REPORTS_AT_ONCE), Listeners::default());
         let options = Arc::new(ArcSwap::from_pointee(options));
         let overload = Overload::new(Arc::clone(&options), Arc::clone(&events));
@@ -69,8 +79,10 @@ impl<Q, R> Shared<Q, R> {
             overload,
             signatures: Signatures::default(),
             reports,
+            trusted_reports,
             reporting,
             listeners,
+            hints: Hints::default(),
             sites: KnownSites::default(),
             health: Health::default(),
             guarded_health: Health::default(),
@@ -93,7 +105,6 @@ impl<Q, R> Shared<Q, R> {
     pub(crate) fn reload(&self, options: RelayOptions) -> Result<(), ReloadError> {
         let _one = self.reloading.lock().unwrap_or_else(PoisonError::into_inner);
         reload::check(&self.options(), &options)?;
-        self.reports.set_reports(options.delivery.stranger_reports);
         let options = Arc::new(options);
         self.options.store(Arc::clone(&options));
         let (most, routes) = (options.delivery.concurrency_per_site, options.routes.distinct());

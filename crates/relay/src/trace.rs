@@ -18,6 +18,16 @@ pub(crate) fn date(time: Timestamp) -> String {
 /// enough to end a loop soon.
 pub(crate) const MAX_OWN_HOPS: usize = 4;
 
+/// The number of Delivered-To fields with one address at which a message counts as a loop: 554
+/// 5.4.6. Hosts add such a field when they hand a message to a mailbox or a forwarding address. So
+/// each turn of a loop adds the same one, even where a host takes Received fields away. One or two
+/// are no loop: a user may send a delivered message again, to the same mailbox. Mailing lists name
+/// the list, each its own.
+pub(crate) const MAX_SAME_DELIVERIES: u8 = 4;
+
+/// The most addresses in Delivered-To fields that are remembered. Others count for nothing.
+const MAX_DELIVERED: usize = 64;
+
 /// Inspects a message as it passes: how often it was relayed, by any relay and by this one; which
 /// fields it has; and whether it is all ASCII.
 ///
@@ -31,11 +41,13 @@ pub(crate) struct Inspector<'n> {
     line: Line,
     /// `false`: an empty line, or a first line that is no field, has ended the header.
     in_header: bool,
-    /// The position in a Received field. `None`: this is another field.
-    by: Option<By>,
-    /// The position in a TLS-Required field. `None`: this is another field, or it says something
-    /// else than `No`.
-    no: Option<No>,
+    /// The position in a field whose value counts. `None`: this is another field, or its value says
+    /// nothing more.
+    reading: Option<Reading>,
+    /// The octets of the header, with the empty line after it.
+    header_len: usize,
+    /// The addresses in Delivered-To fields, by hash, and how often each was there.
+    delivered: Vec<(u64, u8)>,
     /// A field `TLS-Required: No` (RFC 8689 section 5).
     pub(crate) tls_not_required: bool,
     /// The content begins with a line that is no field, so that it has no header.
@@ -63,6 +75,15 @@ enum At {
 enum Line {
     First,
     Later,
+}
+
+/// The field whose value is read.
+#[derive(Debug, Clone, Copy)]
+enum Reading {
+    Received(By),
+    TlsRequired(No),
+    /// With the hash of the value so far, without blanks and in lower case. `None`: it is empty.
+    DeliveredTo(Option<u64>),
 }
 
 /// How much of `by`, and of our name after it, was read in a Received field.
@@ -102,8 +123,9 @@ impl<'n> Inspector<'n> {
             at: At::Name(0),
             line: Line::First,
             in_header: true,
-            by: None,
-            no: None,
+            reading: None,
+            header_len: 0,
+            delivered: Vec::new(),
             tls_not_required: false,
             headless: false,
             hops: 0,
@@ -119,17 +141,35 @@ impl<'n> Inspector<'n> {
         !self.in_header
     }
 
+    /// The octets of the header so far, with the empty line that ends it. 0: the content has no
+    /// header.
+    pub(crate) const fn header_len(&self) -> usize {
+        if self.headless { 0 } else { self.header_len }
+    }
+
+    /// Returns `true` if the message has been relayed, or delivered, so often that it is in a loop.
+    pub(crate) fn is_loop(&self, max_hops: usize) -> bool {
+        self.hops >= max_hops
+            || self.own_hops >= MAX_OWN_HOPS
+            || self.delivered.iter().any(|(_, times)| *times >= MAX_SAME_DELIVERIES)
+    }
+
     pub(crate) fn inspect(&mut self, content: &[u8]) {
         self.eight_bit |= !content.is_ascii();
+        if !self.in_header {
+            return;
+        }
         let mut octets = content.iter();
-        while let (true, Some(octet)) = (self.in_header, octets.next()) {
+        while self.in_header {
+            let Some(octet) = octets.next() else { break };
             match (self.at, octet) {
                 // The next line of the same field begins with a blank.
                 (At::Name(0), octet) if !matches!(octet, b' ' | b'\t' | b'\r') => self.end_field(),
                 (_, b'\r' | b'\n') => {}
                 _ => {
-                    self.look_for_by(*octet);
-                    self.look_for_no(*octet);
+                    if let Some(reading) = self.reading {
+                        self.read(reading, *octet);
+                    }
                 }
             }
             self.at = match (self.at, octet) {
@@ -163,6 +203,8 @@ impl<'n> Inspector<'n> {
                 (At::Rest, _) => At::Rest,
             };
         }
+        let read = content.len().saturating_sub(octets.as_slice().len());
+        self.header_len = self.header_len.saturating_add(read);
     }
 
     /// Ends the content.
@@ -177,10 +219,13 @@ impl<'n> Inspector<'n> {
         let name = self.name.get(..length).unwrap_or_default();
         if name.eq_ignore_ascii_case(b"received") {
             self.hops = self.hops.saturating_add(1);
-            self.by = Some(By::Blank);
+            self.reading = Some(Reading::Received(By::Blank));
         }
         if name.eq_ignore_ascii_case(b"tls-required") {
-            self.no = Some(No::Blank);
+            self.reading = Some(Reading::TlsRequired(No::Blank));
+        }
+        if name.eq_ignore_ascii_case(b"delivered-to") {
+            self.reading = Some(Reading::DeliveredTo(None));
         }
         self.has_date |= name.eq_ignore_ascii_case(b"date");
         self.has_message_id |= name.eq_ignore_ascii_case(b"message-id");
@@ -197,45 +242,72 @@ impl<'n> Inspector<'n> {
         }
     }
 
+    /// Reads one octet of a value.
+    fn read(&mut self, reading: Reading, octet: u8) {
+        let is_blank = matches!(octet, b' ' | b'\t');
+        self.reading = match reading {
+            Reading::Received(by) => Some(Reading::Received(self.read_by(by, octet, is_blank))),
+            Reading::TlsRequired(no) => match (no, octet.to_ascii_lowercase()) {
+                (No::Blank, b' ' | b'\t') => Some(No::Blank),
+                (No::Blank, b'n') => Some(No::N),
+                (No::N, b'o') => Some(No::Whole),
+                (No::Whole, b' ' | b'\t') => Some(No::Whole),
+                _ => None,
+            }
+            .map(Reading::TlsRequired),
+            Reading::DeliveredTo(_) if is_blank => Some(reading),
+            Reading::DeliveredTo(hash) => {
+                // FNV-1a: it is taken octet by octet, and a clash only needs to be rare.
+                let octet = u64::from(octet.to_ascii_lowercase());
+                let hash = (hash.unwrap_or(0xcbf2_9ce4_8422_2325) ^ octet).wrapping_mul(0x0100_0000_01b3);
+                Some(Reading::DeliveredTo(Some(hash)))
+            }
+        };
+    }
+
     /// Reads one octet of a Received field. A field has one `by` (RFC 5321 section 4.4). Another
     /// `by` in a comment counts too.
-    fn look_for_by(&mut self, octet: u8) {
-        let Some(by) = self.by else { return };
-        let is_blank = matches!(octet, b' ' | b'\t');
-        self.by = Some(match by {
+    fn read_by(&mut self, by: By, octet: u8, is_blank: bool) -> By {
+        match by {
             By::Whole if is_blank => By::Name(0),
             By::Name(0) if is_blank => By::Name(0),
             By::Name(read) if self.own_name.get(read).is_some_and(|own| own.eq_ignore_ascii_case(&octet)) => {
                 By::Name(read.saturating_add(1))
             }
             // Our name may not be the beginning of another name.
-            By::Name(_) if is_blank || matches!(octet, b';' | b'(') => {
-                self.end_field();
+            By::Name(read) if is_blank || matches!(octet, b';' | b'(') => {
+                self.count_name(read);
                 By::Blank
             }
             _ if is_blank => By::Blank,
             By::Blank if octet.eq_ignore_ascii_case(&b'b') => By::B,
             By::B if octet.eq_ignore_ascii_case(&b'y') => By::Whole,
             _ => By::Not,
-        });
+        }
     }
 
-    /// Reads one octet of a TLS-Required field.
-    fn look_for_no(&mut self, octet: u8) {
-        self.no = match (self.no, octet.to_ascii_lowercase()) {
-            (Some(No::Blank), b' ' | b'\t') => Some(No::Blank),
-            (Some(No::Blank), b'n') => Some(No::N),
-            (Some(No::N), b'o') => Some(No::Whole),
-            (Some(No::Whole), b' ' | b'\t') => Some(No::Whole),
-            _ => None,
-        };
+    /// Counts a name that has ended, if it is ours.
+    fn count_name(&mut self, read: usize) {
+        if read == self.own_name.len() {
+            self.own_hops = self.own_hops.saturating_add(1);
+        }
     }
 
     /// Ends a field: it counts if our name, or its value, ended here.
     fn end_field(&mut self) {
-        self.tls_not_required |= self.no.take() == Some(No::Whole);
-        if self.by.take() == Some(By::Name(self.own_name.len())) {
-            self.own_hops = self.own_hops.saturating_add(1);
+        match self.reading.take() {
+            Some(Reading::Received(By::Name(read))) => self.count_name(read),
+            Some(Reading::TlsRequired(No::Whole)) => self.tls_not_required = true,
+            Some(Reading::DeliveredTo(Some(hash))) => self.count_delivery(hash),
+            Some(_) | None => {}
+        }
+    }
+
+    fn count_delivery(&mut self, hash: u64) {
+        if let Some((_, times)) = self.delivered.iter_mut().find(|(other, _)| *other == hash) {
+            *times = times.saturating_add(1);
+        } else if self.delivered.len() < MAX_DELIVERED {
+            self.delivered.push((hash, 1));
         }
     }
 }
@@ -319,6 +391,42 @@ mod tests {
         let mut inspector = Inspector::new(&own_name);
         inspector.inspect(field.as_bytes());
         assert_eq!((inspector.hops, inspector.own_hops), (1, 1), "{field}");
+    }
+
+    #[test]
+    fn a_loop_shows_in_delivered_to_fields_with_one_address() {
+        let own_name = "relay.test".parse().unwrap();
+        let same = |times| "Delivered-To: me@d.test\r\n".repeat(times);
+        let lists: String = (0..50).map(|n| format!("Delivered-To: mailing list l{n}@lists.test\r\n")).collect();
+        let many: String = (0..200).map(|n| format!("Delivered-To: {n}@d.test\r\n")).collect();
+        for (header, is_loop) in [
+            (same(3), false),
+            (same(4), true),
+            // A list, a forwarding address and a mailbox, each once; and a message sent again.
+            (format!("{lists}{}", same(3)), false),
+            (many.clone(), false),
+            (format!("{many}{}", same(4)), false),
+            (format!("{}{many}", same(4)), true),
+            (
+                "Delivered-To:me@d.test\r\ndelivered-to : ME@D.test\r\nDELIVERED-TO:\r\n\tme@d.\r\n test \r\n"
+                    .repeat(2),
+                true,
+            ),
+            ("Delivered-To:\r\n".repeat(10), false),
+            ("X-Delivered-To: me@d.test\r\nDelivered: me@d.test\r\n".repeat(4), false),
+            ("Subject: x\r\n Delivered-To: me@d.test\r\n".repeat(4), false),
+        ] {
+            let message = format!("{header}\r\n{}", same(4)).into_bytes();
+            for split in [0, 1, 5, 12, 20, 30, message.len() / 2, message.len()] {
+                let (front, rest) = message.split_at(split.min(message.len()));
+                let mut inspector = Inspector::new(&own_name);
+                inspector.inspect(front);
+                inspector.inspect(rest);
+                inspector.end();
+                assert_eq!(inspector.is_loop(100), is_loop, "{header:?} {split}");
+                assert_eq!(inspector.header_len(), header.len() + 2);
+            }
+        }
     }
 
     #[test]

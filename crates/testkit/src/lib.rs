@@ -9,6 +9,7 @@
 //!  script, talk  = a server that says what a closure says, and a client of lines, on sockets and pipes
 //!  pki           = certificates, and the TLS configurations of both ends
 //!  dns           = name servers with zones that they sign
+//!  counting      = a queue that counts the calls of its caller
 //! ```
 //!
 //! `posthaste-wire` tests itself with the modules that need no session, without the feature
@@ -22,6 +23,8 @@ pub mod choices;
 pub mod client;
 #[cfg(feature = "sessions")]
 pub mod clock;
+#[cfg(feature = "queue")]
+pub mod counting;
 #[cfg(feature = "dns")]
 pub mod dns;
 #[cfg(feature = "sessions")]

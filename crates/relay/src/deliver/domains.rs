@@ -29,7 +29,7 @@ use posthaste_server::wire::Domain;
 use tokio::time::Instant;
 
 use super::{
-    Passed,
+    due::Offer,
     lookup::{self, Found, unresolved},
     offer,
     places::Standing,
@@ -184,17 +184,15 @@ pub(super) fn find<Q: Queue, R: Resolver>(
         tokio::select! {
             answer = ask(&crew, &options, &key, standing) => {
                 let failure = options.delivery.retry.down_for();
-                let (classes, has_missed) = crew.domains.answer(key, answer, failure);
+                let (classes, _) = crew.domains.answer(key, answer, failure);
                 if !crew.shared.is_current(&options) {
                     crew.domains.forget();
                 }
-                let mut passed = Passed::default();
                 for class in classes {
-                    offer(&crew, class, &mut passed);
+                    offer(&crew, class, Offer::Hint);
                 }
-                if has_missed || passed.missed || passed.held {
-                    crew.routed.notify_one();
-                }
+                // What is missed here is found by a look.
+                crew.routed.notify_one();
             }
             () = crew.drain.cancelled() => {}
         }
@@ -214,11 +212,8 @@ pub(super) fn serves<Q: Queue, R: Resolver>(
     match crew.domains.known(&bare(&class.key)) {
         Some(Ok(hosts)) if hosts.names == own.names => Some(Some(hosts)),
         _ => {
-            let mut passed = Passed::default();
-            offer(crew, class.clone(), &mut passed);
-            if passed.missed || passed.held {
-                crew.routed.notify_one();
-            }
+            offer(crew, class.clone(), Offer::Hint);
+            crew.routed.notify_one();
             None
         }
     }

@@ -3,33 +3,129 @@
 use std::{
     cmp::Reverse,
     collections::{BTreeMap, HashMap, HashSet, VecDeque},
+    sync::Arc,
 };
 
 use posthaste_queue::{DueClass, Owner, Priority, RoutingKey};
+
+use super::room::Room;
 
 /// Classes that may have a delivery due, each once.
 ///
 /// The highest priority comes first, over all keys. Within a priority owners come in turn, and so
 /// do the keys of an owner. So an owner with a thousand keys gets as many turns as one with a
-/// single key. Each call costs O(log *n*). There are at most as many classes as deliveries in the
-/// queue.
+/// single key. Each call costs O(log *n*).
+///
+/// The number of classes has a bound ([`Room`]). What lies beyond is *missed*, and stays due in the
+/// queue. A site that has missed classes is *crowded*. Then each class that it knows gets one turn,
+/// and makes room. The next look through the queue goes on where the site has missed the first
+/// class, so all of them come in a circle. An owner may take a class only while it has fewer than
+/// there is room for. So there is room for other owners, however much one owner has due.
 #[derive(Debug, Default)]
 pub(super) struct Due {
     known: HashSet<DueClass>,
     /// No ring is empty.
     rings: BTreeMap<Reverse<Priority>, Ring>,
+    room: Arc<Room>,
+    /// The number of the last look that offered a class.
+    look: u64,
+    /// Classes before this one were taken by earlier looks.
+    goes_on_at: Option<DueClass>,
+    /// The first class that this look has missed.
+    missed: Option<DueClass>,
+}
+
+/// Why a class is offered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Offer {
+    /// For a [hint](super::hints::Hints).
+    Hint,
+    /// The look of this number came to it. A look goes through all classes in their order.
+    Look(u64),
+    /// It was taken, and had a delivery.
+    Turn,
+}
+
+/// What became of a class.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Added {
+    New,
+    Known,
+    /// There is no room. A later look offers it again.
+    Missed,
 }
 
 impl Due {
-    /// Adds a class, behind the other keys of its owner. Returns `false` if it was there.
-    pub(super) fn add(&mut self, class: DueClass) -> bool {
+    /// Shares the room with others, in place of a room of its own. Nothing is due yet.
+    pub(super) fn share(&mut self, room: &Arc<Room>) {
+        self.room = Arc::clone(room);
+    }
+
+    /// Forgets all classes.
+    pub(super) fn clear(&mut self) {
+        let mut empty = Self::default();
+        empty.share(&self.room);
+        *self = empty;
+    }
+
+    /// Adds a class, behind the other keys of its owner.
+    pub(super) fn add(&mut self, class: DueClass, offer: Offer) -> Added {
+        if let Offer::Look(number) = offer
+            && number != self.look
+        {
+            (self.look, self.goes_on_at) = (number, self.missed.take());
+        }
         // Mostly it is there: the queue lists what is due again and again.
         if self.known.contains(&class) {
-            return false;
+            return Added::Known;
         }
+        if !self.has_room(&class, offer) {
+            match offer {
+                Offer::Look(_) => self.room.note_missed(),
+                Offer::Turn => self.note_hunger(),
+                Offer::Hint => {}
+            }
+            return Added::Missed;
+        }
+        self.room.enter();
         self.known.insert(class.clone());
         self.rings.entry(Reverse(class.priority)).or_default().add(class.owner, class.key);
-        true
+        Added::New
+    }
+
+    fn has_room(&mut self, class: &DueClass, offer: Offer) -> bool {
+        if offer == Offer::Turn {
+            return !self.is_crowded();
+        }
+        let most = self.room.of_site();
+        let free = most.saturating_sub(self.known.len());
+        let others = self.rings.get(&Reverse(class.priority)).map_or(0, |ring| ring.keys_of(&class.owner));
+        // An owner that comes in between, and most of all one with new mail.
+        let kept = if offer == Offer::Hint { most / 4 } else { most / 2 };
+        if others == 0 && free > kept {
+            return true;
+        }
+        match offer {
+            Offer::Hint if self.is_crowded() => false,
+            Offer::Look(_) if self.goes_on_at.as_ref().is_some_and(|at| class < at) => false,
+            _ if others < free => true,
+            Offer::Look(_) => {
+                self.missed.get_or_insert_with(|| class.clone());
+                false
+            }
+            Offer::Hint | Offer::Turn => false,
+        }
+    }
+
+    fn is_crowded(&self) -> bool {
+        self.goes_on_at.is_some() || self.missed.is_some()
+    }
+
+    /// Asks for a look if there are missed classes, and few others.
+    fn note_hunger(&self) {
+        if self.is_crowded() && self.known.len() <= self.room.of_site() / 4 {
+            self.room.hungry.notify_one();
+        }
     }
 
     /// Takes the next class. If there was a delivery, add it again.
@@ -42,7 +138,10 @@ impl Due {
         }
         let (owner, key) = taken?;
         let class = DueClass { key, priority, owner };
-        self.known.remove(&class);
+        if self.known.remove(&class) {
+            self.room.leave(1);
+        }
+        self.note_hunger();
         Some(class)
     }
 
@@ -61,6 +160,12 @@ impl Due {
 
     pub(super) fn is_empty(&self) -> bool {
         self.rings.is_empty()
+    }
+}
+
+impl Drop for Due {
+    fn drop(&mut self) {
+        self.room.leave(self.known.len());
     }
 }
 
@@ -105,6 +210,10 @@ impl Ring {
         Some((owner, key))
     }
 
+    fn keys_of(&self, owner: &Owner) -> usize {
+        self.lines.get(owner).map_or(0, |line| line.keys.len())
+    }
+
     /// Gives an owner that is here the next turn.
     fn advance(&mut self, owner: &Owner) {
         let first = self.turns.first_key_value().map_or(0, |(turn, _)| turn.saturating_sub(1));
@@ -127,7 +236,14 @@ impl Ring {
 
 #[cfg(test)]
 mod tests {
+    use std::{
+        future::Future as _,
+        pin::Pin,
+        task::{Context, Waker},
+    };
+
     use super::*;
+    use crate::deliver::room::LEAST;
 
     fn class(key: &str, priority: i8, owner: &str) -> DueClass {
         let (key, owner) = (RoutingKey::new(key).unwrap(), Owner::new(owner).unwrap());
@@ -138,7 +254,7 @@ mod tests {
     fn served(due: &mut Due, count: usize) -> Vec<DueClass> {
         let each = |_| {
             let class = due.take().unwrap();
-            assert!(due.add(class.clone()));
+            assert_eq!(due.add(class.clone(), Offer::Turn), Added::New);
             class
         };
         (0..count).map(each).collect()
@@ -152,9 +268,9 @@ mod tests {
     fn an_owner_with_a_thousand_keys_gets_every_other_turn() {
         let mut due = Due::default();
         for number in 0..1_000 {
-            due.add(class(&format!("d{number}"), 0, "busy"));
+            due.add(class(&format!("d{number}"), 0, "busy"), Offer::Hint);
         }
-        due.add(class("d0", 0, "quiet"));
+        due.add(class("d0", 0, "quiet"), Offer::Hint);
         let served = served(&mut due, 6);
         assert_eq!(owners(&served), ["busy", "quiet", "busy", "quiet", "busy", "quiet"]);
         let keys: Vec<_> = served.iter().step_by(2).map(|class| class.key.as_str()).collect();
@@ -165,11 +281,11 @@ mod tests {
     fn a_higher_priority_goes_first_over_all_keys() {
         let mut due = Due::default();
         for number in 0..100 {
-            due.add(class(&format!("d{number}"), 0, "busy"));
+            due.add(class(&format!("d{number}"), 0, "busy"), Offer::Hint);
         }
         assert_eq!(due.take().unwrap(), class("d0", 0, "busy"));
         for (key, priority, owner) in [("d7", 4, "busy"), ("d9", -1, "quiet"), ("z", 5, "quiet"), ("a", 4, "quiet")] {
-            due.add(class(key, priority, owner));
+            due.add(class(key, priority, owner), Offer::Hint);
         }
         let order: Vec<_> = std::iter::from_fn(|| due.take()).collect();
         assert_eq!(order[..3], [class("z", 5, "quiet"), class("d7", 4, "busy"), class("a", 4, "quiet")]);
@@ -182,10 +298,10 @@ mod tests {
     fn an_empty_class_costs_its_owner_no_turn() {
         let mut due = Due::default();
         for key in ["empty", "also empty", "full"] {
-            due.add(class(key, 0, "one"));
+            due.add(class(key, 0, "one"), Offer::Hint);
         }
-        due.add(class("full", 0, "other"));
-        due.add(class("full", 0, "third"));
+        due.add(class("full", 0, "other"), Offer::Hint);
+        due.add(class("full", 0, "third"), Offer::Hint);
         for key in ["empty", "also empty"] {
             let taken = due.take().unwrap();
             assert_eq!(taken, class(key, 0, "one"));
@@ -206,7 +322,7 @@ mod tests {
             for _ in 0..500 {
                 let any = class(["a", "b", "c"][random.usize(0..3)], random.i8(0..2), ["x", "y"][random.usize(0..2)]);
                 match random.u8(0..5) {
-                    0 | 1 => assert_eq!(due.add(any.clone()), expected.insert(any)),
+                    0 | 1 => assert_eq!(due.add(any.clone(), Offer::Hint) == Added::New, expected.insert(any)),
                     2 => due.give_turn_back(&any),
                     _ => match due.take() {
                         Some(taken) => {
@@ -221,5 +337,78 @@ mod tests {
                 assert!(due.rings.values().all(ring) && due.known == expected, "seed {seed}");
             }
         }
+    }
+
+    /// Classes that always have a delivery, at a site with room for some of them: the turns that
+    /// each has had. A look comes whenever the site asks for one.
+    fn in_room(room: &Arc<Room>, classes: &[DueClass], turns: usize) -> HashMap<DueClass, usize> {
+        let mut due = Due::default();
+        due.share(room);
+        let (mut had, mut look) = (HashMap::new(), 0);
+        for _ in 0..turns {
+            if look == 0
+                || Pin::new(&mut Box::pin(room.hungry.notified()))
+                    .poll(&mut Context::from_waker(Waker::noop()))
+                    .is_ready()
+            {
+                look += 1;
+                for class in classes {
+                    due.add(class.clone(), Offer::Look(look));
+                    assert!(due.len() <= room.of_site().max(LEAST));
+                }
+            }
+            let class = due.take().unwrap();
+            *had.entry(class.clone()).or_default() += 1;
+            due.add(class, Offer::Turn);
+        }
+        had
+    }
+
+    #[test]
+    fn no_class_starves_beyond_the_room_of_a_site() {
+        let owners: Vec<_> = (0..120).map(|number| class("a", 0, &format!("owner{number:03}"))).collect();
+        let keys: Vec<_> = (0..120).map(|number| class(&format!("d{number:03}"), 0, "one")).collect();
+        let mut both: Vec<_> = owners.iter().take(60).chain(keys.iter().take(60)).cloned().collect();
+        both.sort();
+        for classes in [owners, keys, both] {
+            for room in [Room::new(1_000, 32), Room::new(1, 32), Room::new(1_000, 8)] {
+                let had = in_room(&Arc::new(room), &classes, 2_000);
+                let (least, most) = (had.values().min().unwrap(), had.values().max().unwrap());
+                assert_eq!(had.len(), classes.len(), "each has had a turn");
+                assert!(*least >= 3, "{least} {most}");
+            }
+        }
+    }
+
+    #[test]
+    fn an_owner_with_thousands_of_keys_leaves_room_for_others() {
+        let room = Arc::new(Room::new(1_000, 64));
+        let mut due = Due::default();
+        due.share(&room);
+        for number in 0..500 {
+            due.add(class(&format!("d{number:03}"), 0, "busy"), Offer::Look(1));
+        }
+        assert_eq!(due.len(), 32);
+        // New mail of another owner comes first, and mail of the busy one waits for a look.
+        assert_eq!(due.add(class("z", 0, "quiet"), Offer::Hint), Added::New);
+        assert_eq!(due.add(class("z", 0, "busy"), Offer::Hint), Added::Missed);
+        assert_eq!(due.take().unwrap().owner.as_str(), "busy");
+        assert_eq!(due.take().unwrap().owner.as_str(), "quiet");
+        assert!(room.take_passed().missed);
+        drop(due);
+        assert_eq!(room.known(), 0);
+    }
+
+    #[test]
+    fn a_site_knows_some_classes_though_others_fill_the_relay() {
+        let room = Arc::new(Room::new(100, 64));
+        let mut sites = [(); 4].map(|()| Due::default());
+        for due in &mut sites {
+            due.share(&room);
+            for number in 0..500 {
+                due.add(class("a", 0, &format!("owner{number}")), Offer::Look(1));
+            }
+        }
+        assert_eq!(sites.each_ref().map(Due::len), [64, 36, LEAST, LEAST]);
     }
 }

@@ -230,7 +230,7 @@ impl<'p> Flow<'p> {
             *self.place = None;
         }
         if self.place.is_none() {
-            *self.place = Some(self.places.take(self.standing).await);
+            *self.place = Some(self.places.take(self.standing, &self.worker.site().share).await);
         }
     }
 

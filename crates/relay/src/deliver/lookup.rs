@@ -106,7 +106,7 @@ pub(super) async fn within_bounds<Q, R, T>(
 ) -> Result<T, Unreachable> {
     let no_answer =
         |text: &str| Unreachable { diagnostic: Diagnostic::own(EnhancedCode::new(4, 4, 3), text), is_permanent: false };
-    let mut place = crew.lookups.take(standing).await;
+    let mut place = crew.lookups.take(standing, &Arc::default()).await;
     let mut work = pin!(timeout(LOOKUP, work));
     let answered = match timeout(PARK_AFTER, &mut work).await {
         Ok(answered) => Some(answered),

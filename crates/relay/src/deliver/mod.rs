@@ -1,12 +1,16 @@
 //! Delivery: from deliveries that are due to the connections that make them.
 //!
-//! One loop waits for the queue to say that something may be due. The queue lists what is due by
-//! *class*: a key, a priority and an owner. The loop finds the route of each key ([`routing`]) and,
-//! if that leads by MX, the mail hosts of its domain ([`domains`]). It hands the class to a *site*,
-//! the next hop that the mail goes to. Domains with the same mail hosts are one site. The site
-//! gives owners their turns ([`due`]), and has *workers*. Each worker has a connection of its own,
-//! which it keeps for the next message. Nothing polls; only what routes hold is looked at each
-//! minute.
+//! What is due is told by *class*: a key, a priority and an owner. One loop finds the route of each
+//! key ([`routing`]) and, if that leads by MX, the mail hosts of its domain ([`domains`]). It hands
+//! the class to a *site*, the next hop that the mail goes to. Domains with the same mail hosts are
+//! one site. The site gives owners their turns ([`due`]), and has *workers*. Each worker has a
+//! connection of its own, which it keeps for the next message.
+//!
+//! The loop hears of classes in two ways. What the relay itself puts into the queue is a *hint*,
+//! and served at once ([`hints`]). And when the queue says that something may be due, the loop
+//! *looks*: it goes through all due classes, page by page. Looks have a pace ([`looks`]), so their
+//! cost does not grow with the number of messages. A hint that is lost costs time, and nothing
+//! else. Nothing polls; only what routes hold is looked at each minute.
 //!
 //! **Architecture invariant: a look-up costs no place, a wait costs no place, and the loop waits
 //! for neither.** A worker takes four steps. It looks up the addresses of its site ([`lookup`]),
@@ -27,18 +31,26 @@
 //! earn it for a site: the client that sends a message chooses where its report goes.
 
 mod attempt;
+#[cfg(test)]
+mod backlog;
 mod connect;
+#[cfg(test)]
+mod crowd;
+mod defer;
 mod domains;
 mod due;
 mod fit;
 mod flow;
 mod hand_over;
+mod hints;
 mod job;
 mod letter;
+mod looks;
 mod lookup;
 mod outcome;
 mod pace;
 mod places;
+mod room;
 mod round;
 mod routing;
 mod site;
@@ -52,46 +64,32 @@ mod words;
 mod worker;
 mod write_back;
 
-use std::{
-    sync::{Arc, PoisonError},
-    time::Duration,
-};
+use std::sync::{Arc, PoisonError};
 
 use posthaste_client::{
     Resolver,
     delivery::{Budget, Shelf},
 };
 use posthaste_queue::{Change, DueClass, Error, Queue};
-use tokio::sync::Notify;
+use tokio::{
+    sync::{Notify, Semaphore},
+    time::Instant,
+};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::warn;
 
-use crate::shared::Shared;
+use crate::{RelayOptions, shared::Shared};
+use due::Offer;
+pub(crate) use hints::{Hint, Hints};
+use looks::{Looks, PAGE};
 use places::{Bounds, Places};
+use room::Room;
 use routing::{Next, Routing};
 use site::Site;
 pub(crate) use sites::KnownSites;
 pub use words::Cause;
 pub(crate) use words::Words;
 use worker::Crew;
-
-/// Classes that are taken from the queue at once.
-const PAGE: usize = 256;
-/// Pages that are taken without a pause. After this many, and after the last of several, the loop
-/// pauses for [`PAUSE`]. This bounds the cost of many classes.
-const PAGES: usize = 16;
-/// How long the loop waits at most if there was no room for the sites of some classes.
-const MISSED: Duration = Duration::from_secs(1);
-const PAUSE: Duration = Duration::from_millis(50);
-
-/// What a look has passed over.
-#[derive(Debug, Clone, Copy, Default)]
-struct Passed {
-    /// Classes whose sites had no room.
-    missed: bool,
-    /// Classes that are held by their routes.
-    held: bool,
-}
 
 /// Delivers until `drain` is cancelled and the running deliveries have ended.
 pub(crate) async fn run<Q: Queue, R: Resolver>(
@@ -115,6 +113,8 @@ pub(crate) async fn run<Q: Queue, R: Resolver>(
         sites,
         routed: Notify::new(),
         left: Notify::new(),
+        room: Arc::new(Room::default()),
+        deferring: Semaphore::new(defer::AT_ONCE),
         tasks: tasks.clone(),
         drain: drain.clone(),
         abort: abort.clone(),
@@ -128,40 +128,45 @@ pub(crate) async fn run<Q: Queue, R: Resolver>(
     tokio::spawn(async move { watching.run_until_cancelled(watched.watch_overload()).await });
     let mut options = crew.shared.options();
     let mut seen = Change::default();
-    let mut passed = Passed::default();
+    let mut looks = Looks::new(Instant::now());
     let result = loop {
         tokio::select! {
             changed = crew.shared.queue.changed(seen) => match changed {
-                Ok(changed) => seen = changed,
+                Ok(changed) => {
+                    seen = changed;
+                    looks.want(Instant::now());
+                }
                 Err(error) => break Err(error),
             },
-            () = crew.left.notified(), if passed.missed => {}
-            // Sites that are down have no worker that could leave.
-            () = tokio::time::sleep(MISSED), if passed.missed => {}
-            // Their routes may have changed.
-            () = tokio::time::sleep(routing::KNOWN), if passed.held => {}
-            () = crew.routed.notified() => {}
-            () = crew.shared.reloaded.notified() => {}
+            classes = crew.shared.hints.next() => {
+                renew(&crew, &mut options);
+                for class in classes {
+                    offer(&crew, class, Offer::Hint);
+                }
+            }
+            () = crew.shared.reloaded.notified() => looks.want_at_once(Instant::now()),
+            () = crew.routed.notified() => looks.want(Instant::now()),
+            () = crew.left.notified(), if looks.has_missed() => looks.want(Instant::now()),
+            () = crew.room.hungry.notified() => looks.want_at_once(Instant::now()),
+            () = crew.shared.overload.resumed() => looks.want_at_once(Instant::now()),
+            () = tokio::time::sleep_until(looks.at()), if looks.is_wanted() && !crew.shared.overload.pauses() => {
+                renew(&crew, &mut options);
+                let looked = tokio::select! {
+                    looked = look(&crew, &mut looks) => looked,
+                    () = drain.cancelled() => break Ok(()),
+                };
+                match looked {
+                    Ok(()) => {}
+                    // The queue's disk has failed. `changed` returns when the disk works again, or
+                    // fails if it never can.
+                    Err(error @ Error::Broken(_)) => {
+                        warn!(%error, "queue broken, deliveries paused until it works again");
+                        looks.give_up();
+                    }
+                    Err(error) => break Err(error),
+                }
+            }
             () = drain.cancelled() => break Ok(()),
-        }
-        if !crew.shared.is_current(&options) {
-            options = crew.shared.options();
-            renew(&crew);
-        }
-        if crew.shared.overload.pauses() {
-            passed.missed = true;
-            continue;
-        }
-        let looked = tokio::select! {
-            looked = look(&crew) => looked,
-            () = drain.cancelled() => break Ok(()),
-        };
-        match looked {
-            Ok(looked) => passed = looked,
-            // The queue's disk has failed. `changed` returns when the disk works again, or fails if
-            // it never can.
-            Err(error @ Error::Broken(_)) => warn!(%error, "queue broken, deliveries paused until it works again"),
-            Err(error) => break Err(error),
         }
     };
     let all: Vec<_> = crew.sites.lock().unwrap_or_else(PoisonError::into_inner).all().collect();
@@ -182,8 +187,12 @@ pub(crate) async fn run<Q: Queue, R: Resolver>(
     }
 }
 
-/// The options have changed.
-fn renew<Q: Queue, R: Resolver>(crew: &Crew<Q, R>) {
+/// Takes the options if they have changed.
+fn renew<Q: Queue, R: Resolver>(crew: &Crew<Q, R>, options: &mut Arc<RelayOptions>) {
+    if crew.shared.is_current(options) {
+        return;
+    }
+    *options = crew.shared.options();
     crew.routing.forget();
     let gone = crew.sites.lock().unwrap_or_else(PoisonError::into_inner).gone();
     for site in gone {
@@ -191,47 +200,36 @@ fn renew<Q: Queue, R: Resolver>(crew: &Crew<Q, R>) {
     }
 }
 
-/// Hands every due class to its site. It waits for the queue alone.
-async fn look<Q: Queue, R: Resolver>(crew: &Arc<Crew<Q, R>>) -> Result<Passed, Error> {
-    let (mut after, mut passed): (Option<DueClass>, _) = (None, Passed::default());
-    crew.sites.lock().unwrap_or_else(PoisonError::into_inner).forget();
-    for page in 1.. {
-        let classes = crew.shared.queue.due(after.as_ref(), PAGE).await?;
-        let more = classes.len() == PAGE;
-        after = classes.last().cloned();
-        for class in classes {
-            offer(crew, class, &mut passed);
-        }
-        if page % PAGES == 0 || (!more && page > 1) {
-            tokio::time::sleep(PAUSE).await;
-        } else if more {
-            tokio::task::yield_now().await;
-        }
-        if !more {
-            break;
-        }
+/// Hands the due classes of the next page to their sites.
+async fn look<Q: Queue, R: Resolver>(crew: &Arc<Crew<Q, R>>, looks: &mut Looks) -> Result<(), Error> {
+    let after = looks.begin();
+    if after.is_none() {
+        crew.sites.lock().unwrap_or_else(PoisonError::into_inner).forget();
     }
-    Ok(passed)
+    let classes = crew.shared.queue.due(after.as_ref(), PAGE).await?;
+    let (count, last) = (classes.len(), classes.last().cloned());
+    for class in classes {
+        offer(crew, class, Offer::Look(looks.number()));
+    }
+    looks.end(Instant::now(), count, last, crew.room.take_passed());
+    Ok(())
 }
 
 /// Hands a due class to its site, and hires a worker if the site wants one. The worker waits by
 /// itself. A class is passed over if it is held, if its route or mail hosts are not known yet, or
 /// if there is no room for its site.
-fn offer<Q: Queue, R: Resolver>(crew: &Arc<Crew<Q, R>>, class: DueClass, passed: &mut Passed) {
+fn offer<Q: Queue, R: Resolver>(crew: &Arc<Crew<Q, R>>, class: DueClass, offer: Offer) {
     let options = crew.shared.options();
     let delivery = &options.delivery;
     let make = |name, leads, hosts| {
         let shelf = Shelf::new(delivery.idle, crew.budget.clone());
         let site = Site::new(name, leads, delivery.concurrency_per_site, shelf, crew.shared.health.clone());
-        site.with_hosts(hosts)
+        site.in_room(&crew.room).with_hosts(hosts)
     };
-    let leads = match routing::find(crew, &options, &class.key) {
+    let leads = match routing::find(crew, &options, &class) {
         Next::Site(leads) => leads,
         Next::Asked => return,
-        Next::Held => {
-            passed.held = true;
-            return;
-        }
+        Next::Held => return crew.room.note_held(),
     };
     let Some((leads, hosts)) = domains::find(crew, &class, leads) else { return };
     let offered = {
@@ -239,11 +237,11 @@ fn offer<Q: Queue, R: Resolver>(crew: &Arc<Crew<Q, R>>, class: DueClass, passed:
         // Under the lock: what follows a change of options comes after this.
         let is_current = crew.shared.is_current(&options);
         let site = if is_current { sites.of(&class.key, leads, hosts, make) } else { None };
-        site.map(|site| site.offer(class))
+        site.map(|site| site.offer_for(class, offer))
     };
     match offered {
         Some(Some(turn)) => worker::hire(crew, turn),
         Some(None) => {}
-        None => passed.missed = true,
+        None => crew.room.note_missed(),
     }
 }

@@ -5,11 +5,15 @@
 //! octets move, without waiting in line. So silence costs no place, and places are held for as long
 //! as work takes, and not for as long as a peer likes.
 //!
-//! Two rules keep strangers from taking everything. First, a part of the places, and of the room
-//! for the parked, is kept for [`Standing::Proven`]. Second, when the room is full, the holder that
-//! has been silent longest is given up for one that waits in line, if it has nothing to lose. Few
-//! are given up at a time when the line is short, so that a slow peer mostly gets its time. More
-//! are given up when the line is long.
+//! Three rules keep some from taking everything:
+//!
+//! 1. A part of the places, and of the room for the parked, is kept for [`Standing::Proven`].
+//! 2. No site takes the last quarter of the places that are open to it from the others. Beyond its
+//!    fair [`Share`] it gets a place only while more than a quarter are free. So ten slow sites
+//!    leave room for an eleventh.
+//! 3. When the room is full, the holder that has been silent longest is given up for one that waits
+//!    in line, if it has nothing to lose. Few are given up at a time when the line is short, so
+//!    that a slow peer mostly gets its time. More are given up when the line is long.
 //!
 //! The line is served from both ends in turn. From the front, so that each gets its place; from the
 //! back, so that the last does not wait for a crowd before it. Those that failed lately get every
@@ -17,7 +21,10 @@
 
 use std::{
     collections::{BTreeMap, VecDeque},
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicUsize, Ordering::Relaxed},
+    },
     time::Duration,
 };
 
@@ -35,6 +42,18 @@ pub(super) enum Standing {
     New,
     /// It failed lately, or its mail has little weight.
     Doubtful,
+}
+
+/// What a site has of the [`Places`]. It is fair that it has as many as there are for each site
+/// that holds one or waits for one, from half of the places; one at least.
+///
+/// The counts change only while the places are locked.
+#[derive(Debug, Default)]
+pub(super) struct Share {
+    /// The places that it holds. Those of the parked do not count.
+    held: AtomicUsize,
+    /// The number of those that wait in its name.
+    waiting: AtomicUsize,
 }
 
 /// The bounds of [`Places`].
@@ -70,11 +89,16 @@ struct State {
     /// The parked that may be given up, the longest silent first.
     idle: BTreeMap<u64, (Instant, oneshot::Sender<()>)>,
     next_ticket: u64,
-    proven: VecDeque<oneshot::Sender<Place>>,
-    new: VecDeque<oneshot::Sender<Place>>,
-    doubtful: VecDeque<oneshot::Sender<Place>>,
+    proven: Line,
+    new: Line,
+    doubtful: Line,
     turn: u8,
+    /// The sites that hold a place, or wait for one.
+    sites: usize,
 }
+
+/// Those that wait for a place, each with the share of its site.
+type Line = VecDeque<(Arc<Share>, oneshot::Sender<Place>)>;
 
 /// How many there are, and how many of them are not proven.
 #[derive(Debug, Clone, Copy, Default)]
@@ -88,6 +112,7 @@ struct Count {
 pub(super) struct Place {
     /// `None`: it was never taken.
     places: Option<Arc<Places>>,
+    share: Arc<Share>,
     proven: bool,
     parked: Option<Parked>,
 }
@@ -102,16 +127,17 @@ impl Places {
         Arc::new(Self { bounds, state: Mutex::default(), pressed: Notify::new() })
     }
 
-    /// Takes a place as soon as there is one.
-    pub(super) async fn take(self: &Arc<Self>, standing: Standing) -> Place {
+    /// Takes a place for the site of this share, as soon as there is one.
+    pub(super) async fn take(self: &Arc<Self>, standing: Standing, share: &Arc<Share>) -> Place {
         loop {
             let waiting = {
                 let mut state = self.state();
-                if self.is_free(&state, standing) {
-                    return self.give(&mut state, standing == Standing::Proven);
+                if self.is_free(&state, standing) && self.may_take(&state, standing, share) {
+                    return self.give(&mut state, standing == Standing::Proven, Arc::clone(share));
                 }
                 let (give, waiting) = oneshot::channel();
-                state.line(standing).push_back(give);
+                state.change(share, |share| share.waiting.fetch_add(1, Relaxed));
+                state.line(standing).push_back((Arc::clone(share), give));
                 if self.is_pressed(&state) {
                     self.pressed.notify_one();
                 }
@@ -161,6 +187,18 @@ impl Places {
         has_place && !self.is_full(state, is_proven)
     }
 
+    /// Returns `true` if the site leaves enough for others as it takes one of the free places.
+    fn may_take(&self, state: &State, standing: Standing, share: &Share) -> bool {
+        let (taken, of) = match standing {
+            Standing::Proven => (state.moving.all, self.bounds.moving),
+            Standing::New | Standing::Doubtful => (state.moving.unproven, common(self.bounds.moving)),
+        };
+        let held = share.held.load(Relaxed);
+        let others = state.sites.saturating_sub(usize::from(share.is_active()));
+        let fair = (of / 2 / others.saturating_add(1)).max(1);
+        held < fair || of.saturating_sub(taken) > of / 4
+    }
+
     fn is_full(&self, state: &State, is_proven: bool) -> bool {
         let Bounds { moving, silent, .. } = self.bounds;
         let sum = |one: usize, other: usize| one.saturating_add(other);
@@ -176,37 +214,55 @@ impl Places {
         (is_unproven && self.is_full(state, false)) || (!state.proven.is_empty() && self.is_full(state, true))
     }
 
-    fn give(self: &Arc<Self>, state: &mut State, proven: bool) -> Place {
+    fn give(self: &Arc<Self>, state: &mut State, proven: bool, share: Arc<Share>) -> Place {
         state.moving.add(proven);
-        Place { places: Some(Arc::clone(self)), proven, parked: None }
+        state.change(&share, |share| share.held.fetch_add(1, Relaxed));
+        Place { places: Some(Arc::clone(self)), share, proven, parked: None }
     }
 
     /// Gives free places to the lines.
     fn serve(self: &Arc<Self>, state: &mut State) {
-        loop {
-            let standing = match () {
-                () if !state.proven.is_empty() && self.is_free(state, Standing::Proven) => Standing::Proven,
-                () if !self.is_free(state, Standing::New) => return,
-                () if state.new.is_empty() && state.doubtful.is_empty() => return,
-                () if state.new.is_empty() => Standing::Doubtful,
-                () if state.turn % 4 == 3 && !state.doubtful.is_empty() => Standing::Doubtful,
-                () => Standing::New,
-            };
-            let from_the_back = standing != Standing::Proven && state.turn % 2 == 1;
-            if standing != Standing::Proven {
+        while [Standing::Proven, Standing::New].into_iter().any(|standing| self.serve_one(state, standing)) {}
+    }
+
+    /// Gives a free place to a line: that of the proven, or one of the two others. Returns `false`
+    /// if none waits that may take one.
+    fn serve_one(self: &Arc<Self>, state: &mut State, standing: Standing) -> bool {
+        if !self.is_free(state, standing) {
+            return false;
+        }
+        let both = [Standing::New, Standing::Doubtful];
+        let lines: &[Standing] = match standing {
+            Standing::Proven => &[Standing::Proven],
+            _ if state.turn % 4 == 3 => &[Standing::Doubtful, Standing::New],
+            _ => &both,
+        };
+        let from_the_back = standing != Standing::Proven && state.turn % 2 == 1;
+        for standing in lines {
+            let line = std::mem::take(state.line(*standing));
+            // Seldom must any be passed over: those of the sites that have much already.
+            let may_take = |(share, _): &(Arc<Share>, _)| self.may_take(state, *standing, share);
+            let at = if from_the_back { line.iter().rposition(may_take) } else { line.iter().position(may_take) };
+            *state.line(*standing) = line;
+            let Some((share, waiting)) = at.and_then(|at| state.line(*standing).remove(at)) else { continue };
+            state.change(&share, |share| share.waiting.fetch_sub(1, Relaxed));
+            if waiting.is_closed() {
+                return true;
+            }
+            if *standing != Standing::Proven {
                 state.turn = state.turn.wrapping_add(1);
             }
-            let line = state.line(standing);
-            let waiting = if from_the_back { line.pop_back() } else { line.pop_front() };
-            let Some(waiting) = waiting.filter(|waiting| !waiting.is_closed()) else { continue };
-            let place = self.give(state, standing == Standing::Proven);
+            let place = self.give(state, *standing == Standing::Proven, share);
             if let Err(mut place) = waiting.send(place) {
                 // The receiver no longer waits. The place is taken back here, since the state is
                 // locked.
                 place.places = None;
                 state.moving.remove(place.proven);
+                state.change(&place.share, |share| share.held.fetch_sub(1, Relaxed));
             }
+            return true;
         }
+        false
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -219,8 +275,25 @@ const fn common(moving: usize) -> usize {
     moving - moving / 2
 }
 
+impl Share {
+    fn is_active(&self) -> bool {
+        self.held.load(Relaxed) > 0 || self.waiting.load(Relaxed) > 0
+    }
+}
+
 impl State {
-    fn line(&mut self, standing: Standing) -> &mut VecDeque<oneshot::Sender<Place>> {
+    /// Changes the counts of a share.
+    fn change(&mut self, share: &Share, change: impl FnOnce(&Share) -> usize) {
+        let was_active = share.is_active();
+        change(share);
+        match (was_active, share.is_active()) {
+            (false, true) => self.sites = self.sites.saturating_add(1),
+            (true, false) => self.sites = self.sites.saturating_sub(1),
+            _ => {}
+        }
+    }
+
+    fn line(&mut self, standing: Standing) -> &mut Line {
         match standing {
             Standing::Proven => &mut self.proven,
             Standing::New => &mut self.new,
@@ -230,8 +303,18 @@ impl State {
 
     /// Forgets those that no longer wait.
     fn sweep(&mut self) {
+        let mut gone = Vec::new();
         for line in [&mut self.proven, &mut self.new, &mut self.doubtful] {
-            line.retain(|waiting| !waiting.is_closed());
+            line.retain(|(share, waiting)| {
+                let is_here = !waiting.is_closed();
+                if !is_here {
+                    gone.push(Arc::clone(share));
+                }
+                is_here
+            });
+        }
+        for share in gone {
+            self.change(&share, |share| share.waiting.fetch_sub(1, Relaxed));
         }
     }
 }
@@ -260,6 +343,7 @@ impl Place {
         let places = self.places.as_ref().filter(|_| self.parked.is_none())?;
         let mut state = places.state();
         state.moving.remove(self.proven);
+        state.change(&self.share, |share| share.held.fetch_sub(1, Relaxed));
         state.silent.add(self.proven);
         let (ticket, given_up) = if let Some(patience) = patience {
             let (give_up, given_up) = oneshot::channel();
@@ -285,6 +369,7 @@ impl Place {
         let mut state = places.state();
         state.silent.remove(self.proven);
         state.moving.add(self.proven);
+        state.change(&self.share, |share| share.held.fetch_add(1, Relaxed));
         if let Some(ticket) = ticket {
             state.idle.remove(&ticket);
         }
@@ -304,7 +389,10 @@ impl Drop for Place {
                     state.idle.remove(&ticket);
                 }
             }
-            None => state.moving.remove(self.proven),
+            None => {
+                state.moving.remove(self.proven);
+                state.change(&self.share, |share| share.held.fetch_sub(1, Relaxed));
+            }
         }
         places.serve(&mut state);
     }
@@ -328,8 +416,13 @@ mod tests {
         }
     }
 
+    /// Takes a place for a site of its own.
+    async fn alone(places: &Arc<Places>, standing: Standing) -> Place {
+        places.take(standing, &Arc::default()).await
+    }
+
     fn now(places: &Arc<Places>, standing: Standing) -> Option<Place> {
-        at_once(pin!(places.take(standing)))
+        at_once(pin!(places.take(standing, &Arc::default())))
     }
 
     #[test]
@@ -362,7 +455,7 @@ mod tests {
     fn the_line_is_served_from_both_ends_in_turn() {
         let places = places(1, 3);
         let held = now(&places, Standing::New).unwrap();
-        let mut line: Vec<_> = (0..10).map(|_| Box::pin(places.take(Standing::New))).collect();
+        let mut line: Vec<_> = (0..10).map(|_| Box::pin(alone(&places, Standing::New))).collect();
         line.iter_mut().for_each(|waiting| assert!(at_once(waiting.as_mut()).is_none()));
         drop(held);
         for expected in [0, 9, 1, 8, 2] {
@@ -375,8 +468,8 @@ mod tests {
     fn doubtful_sites_get_every_fourth_turn() {
         let places = places(1, 3);
         let held = now(&places, Standing::New).unwrap();
-        let mut doubtful: Vec<_> = (0..9).map(|_| Box::pin(places.take(Standing::Doubtful))).collect();
-        let mut new: Vec<_> = (0..9).map(|_| Box::pin(places.take(Standing::New))).collect();
+        let mut doubtful: Vec<_> = (0..9).map(|_| Box::pin(alone(&places, Standing::Doubtful))).collect();
+        let mut new: Vec<_> = (0..9).map(|_| Box::pin(alone(&places, Standing::New))).collect();
         doubtful.iter_mut().chain(&mut new).for_each(|waiting| assert!(at_once(waiting.as_mut()).is_none()));
         drop(held);
         let mut served = String::new();
@@ -404,14 +497,14 @@ mod tests {
         let places = places(1, 3);
         let held = now(&places, Standing::New).unwrap();
         drop(now(&places, Standing::New));
-        let mut waiting = Box::pin(places.take(Standing::New));
+        let mut waiting = Box::pin(alone(&places, Standing::New));
         assert!(at_once(waiting.as_mut()).is_none());
         drop(held);
         // It was given a place, and is dropped before it saw that.
         drop(waiting);
         assert!(now(&places, Standing::New).is_some());
         let state = places.state();
-        assert_eq!((state.moving.all, state.silent.all, state.new.len()), (0, 0, 0));
+        assert_eq!((state.moving.all, state.silent.all, state.new.len(), state.sites), (0, 0, 0, 0));
     }
 
     #[tokio::test(start_paused = true)]
@@ -430,7 +523,7 @@ mod tests {
         // A third of the room, and half of the places, are kept for the proven.
         let mut proven = now(&places, Standing::Proven).unwrap();
         assert!(proven.park(None).is_none(), "a holder without patience is never given up");
-        let mut waiting = Box::pin(places.take(Standing::New));
+        let mut waiting = Box::pin(alone(&places, Standing::New));
         assert!(at_once(waiting.as_mut()).is_none());
         sleep(SILENT_FOR - GIVE_UP_EVERY).await;
         assert!(parked[0].1.try_recv().is_err(), "it has not been silent for long enough");
@@ -445,5 +538,74 @@ mod tests {
         assert!(parked[0].1.try_recv().is_err(), "the line is empty");
         drop(place);
         relieve.abort();
+    }
+
+    #[test]
+    fn no_site_takes_the_last_quarter_from_the_others() {
+        for standing in [Standing::Proven, Standing::New] {
+            let places = places(200, 600);
+            let of = if standing == Standing::Proven { 200 } else { 100 };
+            let take = |share: &Arc<Share>| at_once(pin!(places.take(standing, share)));
+            let slow: Vec<Arc<Share>> = (0..10).map(|_| Arc::default()).collect();
+            // Ten slow sites take turns until none gets a place any more.
+            let mut held = Vec::new();
+            loop {
+                let before = held.len();
+                slow.iter().for_each(|share| held.extend(take(share)));
+                if held.len() == before {
+                    break;
+                }
+            }
+            assert_eq!(held.len(), of * 3 / 4, "{standing:?}");
+            let fast = Arc::default();
+            let its: Vec<_> = (0..of).map_while(|_| take(&fast)).collect();
+            assert_eq!(its.len(), of / 2 / 11, "its fair share");
+            // Each site with work gets one, as long as there are any.
+            let others: Vec<_> = (0..of).map_while(|_| take(&Arc::default())).collect();
+            assert_eq!(others.len(), of - held.len() - its.len());
+            drop((held, its, others));
+            assert_eq!(places.state().sites, 0);
+        }
+    }
+
+    #[test]
+    fn few_places_are_for_all() {
+        for moving in 1..4 {
+            let places = places(moving, 3);
+            let share = Arc::default();
+            let held: Vec<_> =
+                (0..moving).map_while(|_| at_once(pin!(places.take(Standing::Proven, &share)))).collect();
+            assert_eq!(held.len(), moving);
+        }
+    }
+
+    #[test]
+    fn free_places_go_to_sites_with_few_before_a_site_with_many() {
+        for standing in [Standing::Proven, Standing::New] {
+            let places = places(8, 24);
+            let take = |share| Box::pin(places.take(standing, share));
+            let (busy, others) = (Arc::default(), [(); 3].map(|()| Arc::default()));
+            let mut its: Vec<_> = (0..8).map_while(|_| at_once(take(&busy).as_mut())).collect();
+            let mut more: Vec<_> = (0..20).map(|_| take(&busy)).collect();
+            assert!(more.iter_mut().all(|waiting| at_once(waiting.as_mut()).is_none()));
+            let mut held = Vec::new();
+            let mut quiet: Vec<_> = others.iter().map(take).collect();
+            quiet.retain_mut(|waiting| {
+                let place = at_once(waiting.as_mut());
+                let waits = place.is_none();
+                held.extend(place);
+                waits
+            });
+            // The last quarter, and each place that is given up, is for the others.
+            for mut waiting in quiet {
+                its.pop();
+                held.push(at_once(waiting.as_mut()).expect("a place"));
+            }
+            assert!(more.iter_mut().all(|waiting| at_once(waiting.as_mut()).is_none()));
+            drop(held);
+            its.clear();
+            let got = more.iter_mut().filter_map(|waiting| at_once(waiting.as_mut())).collect::<Vec<_>>().len();
+            assert_eq!(got, if standing == Standing::Proven { 6 } else { 3 });
+        }
     }
 }

@@ -13,7 +13,7 @@ use tracing::warn;
 
 use super::{
     job::Job,
-    write_back::{After, End, Says, write_back},
+    write_back::{After, End, Says, set_aside, write_back},
 };
 use crate::{
     record::{Outside, Remaining},
@@ -44,10 +44,9 @@ pub(super) async fn close<Q: Queue, R>(shared: &Shared<Q, R>, message: MessageId
     let mut ends = Vec::with_capacity(gathered.len());
     let mut says = Says::Nothing;
     for claimed in gathered {
-        let Ok(job) = Job::open(claimed, Arc::clone(&options)) else {
-            warn!(%message, "delivery record unreadable, message held");
-            let _ = shared.queue.hold(message).await;
-            return;
+        let job = match Job::open(claimed, Arc::clone(&options)) {
+            Ok(job) => job,
+            Err(error) => return set_aside(shared, message, &error.to_string()).await,
         };
         let mut recipients = job.recipients;
         recipients.extend(job.ended);

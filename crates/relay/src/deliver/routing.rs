@@ -8,7 +8,7 @@ use std::{
 };
 
 use posthaste_client::Resolver;
-use posthaste_queue::{Queue, RoutingKey};
+use posthaste_queue::{DueClass, Queue, RoutingKey};
 use posthaste_server::wire::EnhancedCode;
 use tokio::{
     sync::Semaphore,
@@ -83,12 +83,13 @@ impl Default for Routing {
     }
 }
 
-/// Finds the route of a key.
+/// Finds the route of a class.
 pub(super) fn find<Q: Queue, R: Resolver>(
     crew: &Arc<Crew<Q, R>>,
     options: &Arc<RelayOptions>,
-    key: &RoutingKey,
+    class: &DueClass,
 ) -> Next {
+    let key = &class.key;
     if crew.shared.hooks.routes.is_none() {
         let (domain, label) = key_parts(key);
         let route = options.routes.route(&RouteQuery::queued(domain, label));
@@ -99,7 +100,7 @@ pub(super) fn find<Q: Queue, R: Resolver>(
         Look::Wait => return Next::Asked,
         Look::Ask => {}
     }
-    let (crew, options, key) = (Arc::clone(crew), Arc::clone(options), key.clone());
+    let (crew, options, class, key) = (Arc::clone(crew), Arc::clone(options), class.clone(), key.clone());
     crew.tasks.clone().spawn(async move {
         tokio::select! {
             leads = ask(&crew, &options, &key) => {
@@ -107,7 +108,9 @@ pub(super) fn find<Q: Queue, R: Resolver>(
                 if !crew.shared.is_current(&options) {
                     crew.routing.forget();
                 }
+                // There may be other classes of the key.
                 crew.routed.notify_one();
+                crew.shared.hints.add(class.into());
             }
             () = crew.drain.cancelled() => {}
         }

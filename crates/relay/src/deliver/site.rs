@@ -18,9 +18,10 @@ use tokio::time::Instant;
 use super::{
     connect::Connected,
     domains::Hosts,
-    due::Due,
+    due::{Added, Due, Offer},
     lookup::Found,
-    places::Standing,
+    places::{Share, Standing},
+    room::Room,
     throttle::{Signal, Then, Throttle},
 };
 use crate::{Diagnostic, Resting, Route, SiteState};
@@ -65,6 +66,8 @@ pub(super) struct Site {
     /// Held by the worker that looks the hosts up. Other workers wait for its answer.
     pub(super) looking: tokio::sync::Mutex<()>,
     health: Health,
+    /// Its share of the places.
+    pub(super) share: Arc<Share>,
 }
 
 #[derive(Debug)]
@@ -177,9 +180,16 @@ pub(super) enum Look {
 
 impl Site {
     pub(super) fn new(name: String, leads: Leads, limit: usize, shelf: Shelf<Connected>, health: Health) -> Self {
-        let (looking, most) = (tokio::sync::Mutex::default(), limit.max(1));
+        let most = limit.max(1);
         let state = Mutex::new(State::new(most, Throttle::new(most, Instant::now())));
-        Self { name, leads, hosts: None, state, shelf, looking, health }
+        let (looking, share) = (tokio::sync::Mutex::default(), Arc::default());
+        Self { name, leads, hosts: None, state, shelf, looking, health, share }
+    }
+
+    /// Shares the room for due classes with other sites.
+    pub(super) fn in_room(self, room: &Arc<Room>) -> Self {
+        self.state().due.share(room);
+        self
     }
 
     pub(super) fn with_hosts(self, hosts: Option<Arc<Hosts>>) -> Self {
@@ -198,13 +208,18 @@ impl Site {
         &self.leads
     }
 
-    /// Takes a class that may have a delivery due. If there is room, it returns a turn: hire a
-    /// worker with it. For a class that was due already no worker is hired while another is still
-    /// to come.
+    /// Takes a class back that had a delivery: see [`offer_for`](Self::offer_for).
     pub(super) fn offer(self: &Arc<Self>, class: DueClass) -> Option<Turn> {
+        self.offer_for(class, Offer::Turn)
+    }
+
+    /// Takes a class that may have a delivery due. If there is room for another worker, it returns
+    /// a turn: hire a worker with it. For a class that was due already no worker is hired while
+    /// another is still to come.
+    pub(super) fn offer_for(self: &Arc<Self>, class: DueClass, offer: Offer) -> Option<Turn> {
         let mut state = self.state();
-        let is_new = state.due.add(class);
-        if !is_new && state.coming > 0 {
+        let added = state.due.add(class, offer);
+        if added != Added::New && (state.coming > 0 || state.due.is_empty()) {
             return None;
         }
         self.hire(&mut state)
@@ -306,7 +321,8 @@ impl Site {
         let mut state = self.state();
         state.most = limit.max(1);
         state.throttle.set_most(limit);
-        (state.due, state.found, state.down) = (Due::default(), None, None);
+        state.due.clear();
+        (state.found, state.down) = (None, None);
     }
 
     /// Marks the site as unreachable: all its other due deliveries are deferred for the same
@@ -364,6 +380,11 @@ impl Site {
         state.down.as_ref().filter(|(until, _)| Instant::now() < *until).map(|(_, why)| why.clone())
     }
 
+    /// Why its deliveries fail for now without an attempt. `None`: they are attempted.
+    pub(super) fn why_not(&self) -> Option<Unreachable> {
+        self.leads.as_ref().err().cloned().or_else(|| self.down())
+    }
+
     /// What an operator may want to know of it.
     pub(super) fn what_is_known(&self) -> SiteState {
         let (state, now) = (self.state(), Instant::now());
@@ -413,9 +434,10 @@ impl State {
         self.workers.saturating_sub(waiters)
     }
 
-    /// The most workers. Deliveries to a site that is down make no connection.
+    /// The most workers. One is enough for a site that is down: it makes no connection, and defers
+    /// many deliveries at once.
     fn limit(&self) -> usize {
-        if self.is_down(Instant::now()) { self.most } else { self.throttle.limit() }
+        if self.is_down(Instant::now()) { 1 } else { self.throttle.limit() }
     }
 
     fn is_down(&self, now: Instant) -> bool {

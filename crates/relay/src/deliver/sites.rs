@@ -33,6 +33,13 @@ impl KnownSites {
         sites
     }
 
+    #[cfg(test)]
+    pub(super) fn all(&self) -> Vec<Arc<Site>> {
+        let sites = Arc::clone(&self.0.lock().unwrap_or_else(PoisonError::into_inner).0);
+        let sites = sites.lock().unwrap_or_else(PoisonError::into_inner);
+        sites.all().collect()
+    }
+
     /// The options have changed. Sites of routes for which `stays` is `false` are forgotten.
     pub(crate) fn renew(&self, limit: usize, stays: impl Fn(&Route) -> bool) {
         let (sites, domains) = self.0.lock().unwrap_or_else(PoisonError::into_inner).clone();

@@ -4,23 +4,26 @@
 use std::sync::{Arc, Mutex};
 
 use posthaste_client::{Resolver, delivery::Budget};
-use posthaste_queue::{Claim, Claimed, DueClass, Error, LeaseError, Queue};
+use posthaste_queue::{Claim, DueClass, Error, LeaseError, Queue};
 use posthaste_server::wire::ReversePath;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, Semaphore};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::warn;
 
 use super::{
     attempt,
     connect::{Connected, health},
+    defer,
     domains::{self, Domains, Hosts},
     flow::{Flow, MUTE_BY_MX, MUTE_CHOSEN},
     job::{Job, Overdue, Tried},
     lookup,
     places::{Place, Places, Standing},
+    room::Room,
     routing::Routing,
-    site::{ASKED_NOW, Look, Site, Turn},
+    site::{ASKED_NOW, Look, Site, Turn, Unreachable},
     sites::Sites,
+    write_back::set_aside,
 };
 use crate::{NextHop, RelayOptions, shared::Shared};
 
@@ -43,6 +46,10 @@ pub(super) struct Crew<Q, R> {
     pub(super) routed: Notify,
     /// Notified when a worker leaves.
     pub(super) left: Notify,
+    /// The room for due classes.
+    pub(super) room: Arc<Room>,
+    /// Permits to defer many deliveries at once.
+    pub(super) deferring: Semaphore,
     pub(super) tasks: TaskTracker,
     pub(super) drain: CancellationToken,
     /// Cancelled when the time for draining is over.
@@ -103,7 +110,7 @@ async fn prepare<Q: Queue, R: Resolver>(crew: &Crew<Q, R>, site: &Site, is_conne
         }
     }
     if place.is_none() {
-        *place = Some(crew.places.take(site.standing()).await);
+        *place = Some(crew.places.take(site.standing(), &site.share).await);
     }
 }
 
@@ -146,10 +153,18 @@ async fn work<Q: Queue, R: Resolver>(crew: Arc<Crew<Q, R>>, mut turn: Turn, plac
             turn.site().is_unused();
             continue;
         }
-        match claim(&crew, turn.site(), &class, &options).await {
-            Ok(Some((claimed, hosts))) => {
-                connection = connection.or_else(|| turn.site().shelf.take());
-                deliver(&crew, &turn, (claimed, options, hosts), &mut connection, &mut place).await;
+        // A connection that is left may still deliver.
+        let is_connected = connection.is_some() || !turn.site().shelf.is_empty();
+        let claimed = match turn.site().why_not().filter(|_| !is_connected) {
+            None => claim(&crew, turn.site(), &class, 1, &options).await,
+            Some(why) => defer(&crew, turn.site(), &class, &why, &options).await,
+        };
+        match claimed {
+            Ok(Some((jobs, hosts))) => {
+                for job in jobs {
+                    connection = connection.or_else(|| turn.site().shelf.take());
+                    deliver(&crew, &turn, (job, hosts.as_ref()), &mut connection, &mut place).await;
+                }
             }
             Ok(None) => {
                 turn.found_none(&class);
@@ -179,46 +194,67 @@ async fn shelve<Q, R>(crew: &Crew<Q, R>, site: &Site, connection: Option<Connect
     }
 }
 
-/// Claims one delivery of a class. If there was one, the class goes back to the site at once:
-/// another worker may find more. With it come the mail hosts of its domain, if the DNS names them.
+/// Deliveries of one class, and the mail hosts of its domain.
+type Jobs = (Vec<Job>, Option<Arc<Hosts>>);
+
+/// Claims deliveries of a class. If there were any, the class goes back to the site at once:
+/// another worker may find more. `None`: there was none. Those whose record cannot be read are set
+/// aside. With the deliveries come the mail hosts of their domain, if the DNS names them.
 async fn claim<Q: Queue, R: Resolver>(
     crew: &Arc<Crew<Q, R>>,
     site: &Arc<Site>,
     class: &DueClass,
+    max: usize,
     options: &Arc<RelayOptions>,
-) -> Result<Option<(Claimed, Option<Arc<Hosts>>)>, Error> {
+) -> Result<Option<Jobs>, Error> {
     let Some(hosts) = domains::serves(crew, site, class) else { return Ok(None) };
     let from = std::slice::from_ref(class);
-    let claim = Claim { from, max: 1, lease: options.delivery.lease };
-    let claimed = crew.shared.queue.claim(claim).await?.pop();
-    if claimed.is_some()
-        && crew.shared.is_current(options)
+    let claim = Claim { from, max, lease: options.delivery.lease };
+    let claimed = crew.shared.queue.claim(claim).await?;
+    if claimed.is_empty() {
+        return Ok(None);
+    }
+    if crew.shared.is_current(options)
         && let Some(turn) = site.offer(class.clone())
     {
         hire(crew, turn);
     }
-    Ok(claimed.map(|claimed| (claimed, hosts)))
+    let mut jobs = Vec::with_capacity(claimed.len());
+    for claimed in claimed {
+        let message = claimed.lease.message();
+        match Job::open(claimed, Arc::clone(options)) {
+            Ok(job) => jobs.push(job),
+            Err(error) => set_aside(&crew.shared, message, &error.to_string()).await,
+        }
+    }
+    Ok(Some((jobs, hosts)))
+}
+
+/// Claims many deliveries of a class, and settles them without an attempt for this reason. Returns
+/// those that are attempted all the same. `None`: there was none.
+async fn defer<Q: Queue, R: Resolver>(
+    crew: &Arc<Crew<Q, R>>,
+    site: &Arc<Site>,
+    class: &DueClass,
+    why: &Unreachable,
+    options: &Arc<RelayOptions>,
+) -> Result<Option<Jobs>, Error> {
+    // The semaphore is never closed.
+    let _permit = crew.deferring.acquire().await;
+    let Some((jobs, hosts)) = claim(crew, site, class, defer::BATCH, options).await? else { return Ok(None) };
+    Ok(Some((defer::all(crew, site, jobs, why).await, hosts)))
 }
 
 /// Makes one delivery, and extends its lease while it runs.
 async fn deliver<Q: Queue, R: Resolver>(
     crew: &Arc<Crew<Q, R>>,
     turn: &Turn,
-    (claimed, options, hosts): (Claimed, Arc<RelayOptions>, Option<Arc<Hosts>>),
+    (job, hosts): (Job, Option<&Arc<Hosts>>),
     connection: &mut Option<Connected>,
     place: &mut Option<Place>,
 ) {
     let (shared, site) = (&*crew.shared, turn.site());
-    let message = claimed.lease.message();
-    let job = match Job::open(claimed, options) {
-        Ok(job) => job,
-        Err(error) => {
-            // The message is never thrown away: an operator can look at a held one.
-            warn!(%message, %error, "delivery record unreadable, message held");
-            let _ = shared.queue.hold(message).await;
-            return;
-        }
-    };
+    let message = job.lease().message();
     if job.recipients().is_empty() {
         return job.report_ended(shared).await;
     }
@@ -240,7 +276,7 @@ async fn deliver<Q: Queue, R: Resolver>(
         let is_by_mx = site.leads().as_ref().is_ok_and(|route| route.to == NextHop::Mx);
         let mute = (if is_by_mx { MUTE_BY_MX } else { MUTE_CHOSEN }, health(shared, is_by_mx, false));
         let mut flow = Flow::new(&crew.places, place, (turn, &silent), mute, standing, time, job.attempts);
-        let attempt = attempt::run(crew, site, hosts.as_ref(), &job, connection, &mut flow);
+        let attempt = attempt::run(crew, site, hosts, &job, connection, &mut flow);
         tokio::pin!(attempt);
         loop {
             tokio::select! {

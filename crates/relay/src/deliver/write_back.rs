@@ -17,14 +17,14 @@ use posthaste_server::{
 use tokio::{sync::SemaphorePermit, time::timeout};
 use tracing::{error, warn};
 
-use super::routing::PATIENCE;
+use super::{hints::Hint, routing::PATIENCE};
 use crate::{
     Event, NotReported, RelayOptions,
     hooks::Hooks,
     labels::{Known, Labels},
     message::{Origin, new_message, whole_len},
     record::{Outside, Recipient, encode_recipients},
-    report::{self, About, Action, Entry, Grant, MAX_HEADER, Original},
+    report::{self, About, Action, Budget, Entry, Grant, MAX_HEADER, Original},
     shared::Shared,
 };
 
@@ -138,31 +138,37 @@ pub(super) async fn write_back<Q: Queue, R>(
             }
         };
         let (derived, octets) = letter.write(shared, message, outside, form).await.unzip();
+        let hint = derived.as_ref().map(|derived| Hint::of(&derived.message));
         match shared.queue.finish_all(outcomes, derived.into_iter().collect()).await {
             Ok(reports) => {
+                hint.into_iter().for_each(|hint| shared.hints.add(hint));
                 written = Some(letter.written(reports, octets));
                 break;
             }
             Err(LeaseError::TooLarge(error)) => warn!(%message, %error, "outcome not recorded, too large"),
             Err(error) => {
                 warn!(%message, %error, "outcome not recorded, delivery may be repeated");
-                letter.give_back(shared, None);
+                letter.give_back(None);
                 return None;
             }
         }
     }
-    letter.give_back(shared, written.as_ref().and_then(|written| written.octets));
+    letter.give_back(written.as_ref().and_then(|written| written.octets));
     if written.is_none() {
-        match shared.queue.hold(message).await {
-            Ok(_) => {
-                error!(%message, "message held, its outcome cannot be recorded and it may have been delivered; check it, then remove it")
-            }
-            Err(error) => {
-                error!(%message, %error, "outcome not recorded and message not held, delivery may be repeated")
-            }
-        }
+        set_aside(shared, message, "its outcome cannot be recorded, and it may have been delivered").await;
     }
     written
+}
+
+/// Holds a message that the relay must not or cannot deliver. It is never thrown away: an operator
+/// can look at it, and release or remove it. All other mail goes on.
+pub(super) async fn set_aside<Q: Queue, R>(shared: &Shared<Q, R>, message: MessageId, why: &str) {
+    match shared.queue.hold(message).await {
+        Ok(true) => shared.observe(&Event::SetAside { message, why }),
+        // Another delivery of the message was found to be so.
+        Ok(false) => {}
+        Err(error) => error!(%message, why, %error, "message not held, delivery may be repeated"),
+    }
 }
 
 impl End {
@@ -192,8 +198,8 @@ enum Letter<'s> {
         to: Mailbox,
         entries: Vec<Entry>,
         original: Original,
-        /// How much the sender may be told. `None`: the client was trusted.
-        grant: Option<Grant>,
+        /// How much the sender may be told, and from which budget. `None`: any number of reports.
+        grant: Option<(&'s Budget, Grant)>,
         _permit: Option<SemaphorePermit<'s>>,
     },
     /// The sender has had as many reports as it may.
@@ -221,14 +227,22 @@ impl<'s> Letter<'s> {
             false => 0,
         };
         let mut original = beginning(shared, &end.lease, &outside.front, most).await.unwrap_or_default();
-        let mut grant = None;
-        if !outside.trusted {
+        let options = shared.options();
+        let options = &options.delivery;
+        let (budget, most, came_in) = if outside.trusted {
+            // The number alone is bounded, not the octets.
+            (&shared.trusted_reports, options.trusted_reports, u64::MAX)
+        } else {
             original.octets.truncate(HEADER_FOR_STRANGERS);
-            grant = shared.reports.take(&to.to_string(), original.of.saturating_sub(OWN_TRACE));
-            if grant.is_none() {
+            (&shared.reports, Some(options.stranger_reports), original.of.saturating_sub(OWN_TRACE))
+        };
+        let mut grant = None;
+        if let Some(most) = most {
+            let Some(granted) = budget.take(most, &to.to_string(), came_in) else {
                 warn!(%message, sender = %to, "report withheld, this sender has had its reports for this hour");
                 return Self::Withheld(entries);
-            }
+            };
+            grant = Some((budget, granted));
         }
         Self::Report { to: to.clone(), entries, original, grant, _permit: permit }
     }
@@ -250,8 +264,9 @@ impl<'s> Letter<'s> {
         let options = shared.options();
         let own_name = &options.host_name;
         let will_retry_until = until(outside, options.delivery.retry.expire_after);
-        let about = About { own_name, message, outside, will_retry_until, now: Timestamp::now() };
-        let granted = grant.as_ref().map_or(MAX_REPORT, |grant| grant.octets.min(MAX_REPORT));
+        let about =
+            About { own_name, words: &options.report_words, message, outside, will_retry_until, now: Timestamp::now() };
+        let granted = grant.as_ref().map_or(MAX_REPORT, |(_, grant)| grant.octets.min(MAX_REPORT));
         let most = if form == Form::Least { 0 } else { granted };
         let report = report::write(&about, to, entries, original, most);
         if report.body.len() > granted {
@@ -289,9 +304,9 @@ impl<'s> Letter<'s> {
         Written { is_withheld: reports.is_empty(), reports, octets, counts }
     }
 
-    fn give_back<Q, R>(self, shared: &Shared<Q, R>, used: Option<usize>) {
-        if let Self::Report { grant: Some(grant), .. } = self {
-            shared.reports.give_back(grant, used);
+    fn give_back(self, used: Option<usize>) {
+        if let Self::Report { grant: Some((budget, grant)), .. } = self {
+            budget.give_back(grant, used);
         }
     }
 }

@@ -53,6 +53,8 @@ pub struct Overload {
     wait: AtomicU32,
     /// Notified when the relay becomes overloaded.
     climbed: Notify,
+    /// Notified when deliveries may begin again.
+    resumed: Notify,
     slowed: AtomicU64,
     refused: AtomicU64,
     closed: AtomicU64,
@@ -119,6 +121,7 @@ impl Overload {
             due,
             wait: AtomicU32::new(0),
             climbed: Notify::new(),
+            resumed: Notify::new(),
             slowed,
             refused,
             closed,
@@ -157,6 +160,11 @@ impl Overload {
     /// Returns `true` while no delivery may begin.
     pub(crate) fn pauses(&self) -> bool {
         self.rung() == Rung::Paused
+    }
+
+    /// Waits until deliveries may begin again that could not.
+    pub(crate) async fn resumed(&self) {
+        self.resumed.notified().await;
     }
 
     /// A user, or the network of a client without a login.
@@ -254,6 +262,9 @@ impl Overload {
         let ladder::Step { was, rung, gauge, value } = step;
         let watermark = options.of(gauge).mark(was.max(rung));
         self.events.observe(&Event::Overload { rung, was, gauge, value, watermark });
+        if was == Rung::Paused {
+            self.resumed.notify_one();
+        }
         if was == Rung::Calm {
             self.climbed.notify_one();
         }

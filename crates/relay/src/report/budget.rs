@@ -4,16 +4,13 @@
 use std::{
     collections::HashMap,
     hash::{BuildHasher as _, RandomState},
-    sync::{
-        Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicU32, Ordering::Relaxed},
-    },
+    sync::{Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
 use tokio::time::Instant;
 
-/// The budget of each sender that untrusted clients have named: a number of reports an hour. Each
+/// The budget of each sender that clients have named: a number of reports an hour. Each
 /// report has no more octets than its message, or than a [small](SMALL) one. All of them have no
 /// more octets than came in the sender's name, and [`OCTETS`] an hour.
 #[derive(Debug)]
@@ -21,7 +18,6 @@ pub(crate) struct Budget {
     hash: RandomState,
     /// By the hash of the sender. Senders with the same hash share one account.
     senders: Mutex<Senders>,
-    reports: AtomicU32,
 }
 
 #[derive(Debug, Default)]
@@ -60,21 +56,16 @@ const OTHERS: u64 = 0;
 const SWEEP: Duration = Duration::from_secs(60);
 
 impl Budget {
-    /// Makes a budget with this number of reports an hour for each sender.
-    pub(crate) fn new(reports: u32) -> Self {
-        Self { hash: RandomState::new(), senders: Mutex::default(), reports: AtomicU32::new(reports) }
+    /// Makes a budget for senders that have had no report.
+    pub(crate) fn new() -> Self {
+        Self { hash: RandomState::new(), senders: Mutex::default() }
     }
 
-    /// Changes the number of reports an hour.
-    pub(crate) fn set_reports(&self, reports: u32) {
-        self.reports.store(reports, Relaxed);
-    }
-
-    /// Takes a report for a sender, about a message of `came_in` octets. `None`: the sender has had
-    /// its share.
-    pub(crate) fn take(&self, sender: &str, came_in: u64) -> Option<Grant> {
+    /// Takes a report for a sender that may have this number of reports an hour, about a message of
+    /// `came_in` octets. `None`: the sender has had its share.
+    pub(crate) fn take(&self, reports: u32, sender: &str, came_in: u64) -> Option<Grant> {
         let hash = self.hash.hash_one(sender.to_ascii_lowercase());
-        let full = f64::from(self.reports.load(Relaxed));
+        let full = f64::from(reports);
         let now = Instant::now();
         let mut senders = self.senders();
         senders.make_room(now);
@@ -128,8 +119,17 @@ impl Senders {
 mod tests {
     use super::*;
 
-    fn report(budget: &Budget, sender: &str, came_in: u64, size: usize) -> bool {
-        let Some(grant) = budget.take(sender, came_in) else { return false };
+    /// A budget with a number of reports an hour.
+    struct Hourly(Budget, u32);
+
+    impl Hourly {
+        fn new(reports: u32) -> Self {
+            Self(Budget::new(), reports)
+        }
+    }
+
+    fn report(Hourly(budget, reports): &Hourly, sender: &str, came_in: u64, size: usize) -> bool {
+        let Some(grant) = budget.take(*reports, sender, came_in) else { return false };
         let fits = size <= grant.octets;
         budget.give_back(grant, fits.then_some(size));
         fits
@@ -137,7 +137,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_sender_gets_its_number_of_reports_an_hour() {
-        let budget = Budget::new(10);
+        let budget = Hourly::new(10);
         let reported = |count| (0..count).filter(|_| report(&budget, "Me@sender.test", 5_000, 2_000)).count();
         assert_eq!(reported(50), 10);
         assert!(report(&budget, "you@sender.test", 5_000, 2_000), "another sender has its own budget");
@@ -150,7 +150,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn reports_have_no_more_octets_than_came_in_and_an_allowance() {
-        let budget = Budget::new(1_000_000);
+        let budget = Hourly::new(1_000_000);
         for (came_in, size) in [(10, 1_500), (1_000, 1_500), (1_500, 1_500), (100_000, 1_500), (0, 2_000)] {
             let sender = format!("{came_in}@sender.test");
             let (mut came, mut left) = (0, 0);
@@ -168,16 +168,16 @@ mod tests {
         for (came_in, size, may) in
             [(0, 2_048, true), (0, 2_049, false), (3_000, 3_000, true), (3_000, 3_001, false), (1 << 40, 1 << 30, true)]
         {
-            assert_eq!(report(&Budget::new(10), "me@x", came_in, size), may, "{came_in} {size}");
+            assert_eq!(report(&Hourly::new(10), "me@x", came_in, size), may, "{came_in} {size}");
         }
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_flood_of_senders_is_remembered_in_bounds() {
-        let budget = Budget::new(5);
+        let budget = Hourly::new(5);
         let reported = (0..3 * SENDERS).filter(|n| report(&budget, &format!("{n}@x"), 5_000, 2_000)).count();
         assert!(reported <= SENDERS + 5, "{reported}");
-        assert!(budget.senders().accounts.len() <= SENDERS + 1);
+        assert!(budget.0.senders().accounts.len() <= SENDERS + 1);
         tokio::time::advance(HOUR).await;
         assert!(report(&budget, "late@x", 5_000, 2_000));
     }

@@ -119,6 +119,32 @@ pub(super) fn folded(line: &str, indent: &str) -> String {
     out
 }
 
+/// A text of one line as the value of a field: in encoded words (RFC 2047) unless it is ASCII.
+pub(super) fn encoded(text: &str) -> String {
+    /// Octets of a word, less what is around them: 75 in all.
+    const MOST: usize = 63;
+    if text.is_ascii() {
+        return text.to_owned();
+    }
+    let mut out = String::new();
+    let mut word = String::new();
+    for c in text.chars() {
+        let mut octets = [0; 4];
+        let coded: String = match c {
+            'a'..='z' | 'A'..='Z' | '0'..='9' | '-' | '!' | '*' | '+' | '/' => c.to_string(),
+            ' ' => "_".to_owned(),
+            _ => c.encode_utf8(&mut octets).bytes().map(|octet| format!("={octet:02X}")).collect(),
+        };
+        // A character stays within its word.
+        if word.len() + coded.len() > MOST {
+            out.push_str(&format!("=?utf-8?q?{word}?=\r\n "));
+            word.clear();
+        }
+        word.push_str(&coded);
+    }
+    out + &format!("=?utf-8?q?{word}?=")
+}
+
 fn put(out: &mut BytesMut, line: &str) {
     out.put_slice(line.as_bytes());
     out.put_slice(b"\r\n");
@@ -174,6 +200,19 @@ mod tests {
             let mut out = BytesMut::new();
             quoted_printable(octets, &mut out);
             assert_eq!(out, encoded, "{}", String::from_utf8_lossy(octets));
+        }
+    }
+
+    #[test]
+    fn a_subject_outside_ascii_is_in_encoded_words() {
+        let euros = "=E2=82=AC".repeat(7);
+        for (text, value) in [
+            ("plain = text?", "plain = text?".to_owned()),
+            ("Gr\u{fc}\u{df}e, {a}_?=", "=?utf-8?q?Gr=C3=BC=C3=9Fe=2C_=7Ba=7D=5F=3F=3D?=".to_owned()),
+            (&"\u{20ac}".repeat(15), format!("=?utf-8?q?{euros}?=\r\n =?utf-8?q?{euros}?=\r\n =?utf-8?q?=E2=82=AC?=")),
+        ] {
+            assert_eq!(encoded(text), value);
+            assert!(value.split("\r\n").all(|line| line.len() <= 76));
         }
     }
 

@@ -20,6 +20,7 @@ mod fields;
 mod mime;
 mod plain;
 mod returned;
+mod template;
 mod text;
 
 use std::borrow::Cow;
@@ -35,10 +36,12 @@ use crate::{
     trace::{MAX_ADDRESS, date},
 };
 use mime::Part;
+use template::Values;
 
 pub(crate) use budget::{Budget, Grant};
 pub(crate) use plain::without_content;
 pub(crate) use returned::{MAX_HEADER, Original, returns_whole};
+pub use template::{ReportKind, ReportWords, TemplateError};
 
 /// What the relay has done for a recipient (RFC 3464 section 2.3.3). It expands no lists. The worst
 /// action is the least value.
@@ -63,6 +66,15 @@ impl Action {
             Self::Delayed => notify.is_none_or(|notify| notify.delay),
             Self::Relayed => notify != Some(Notify::NEVER),
             Self::Delivered => notify.is_some_and(|notify| notify.success),
+        }
+    }
+
+    const fn kind(self) -> ReportKind {
+        match self {
+            Self::Failed => ReportKind::Failed,
+            Self::Delayed => ReportKind::Delayed,
+            Self::Relayed => ReportKind::Relayed,
+            Self::Delivered => ReportKind::Delivered,
         }
     }
 
@@ -138,6 +150,7 @@ impl Shape {
 #[derive(Debug)]
 pub(crate) struct About<'a> {
     pub(crate) own_name: &'a Domain,
+    pub(crate) words: &'a ReportWords,
     pub(crate) message: MessageId,
     pub(crate) outside: &'a Outside,
     /// When the message expires, in seconds since 1970.
@@ -197,15 +210,10 @@ fn written(about: &About<'_>, sender: &Mailbox, entries: &[Entry], original: &Or
     let charset = if sender.is_ascii() { Charset::Ascii } else { Charset::Utf8 };
     let boundary = format!("{}-{:016x}", about.message, fastrand::u64(..));
     let own_name = about.own_name;
-    let subject = if entries.iter().any(|entry| entry.action == Action::Failed) {
-        "Undelivered mail"
-    } else if entries.iter().any(|entry| entry.action == Action::Delayed) {
-        "Delayed mail"
-    } else if entries.iter().any(|entry| entry.action == Action::Relayed) {
-        "Relayed mail"
-    } else {
-        "Delivered mail"
-    };
+    // The worst fate comes first.
+    let worst = entries.iter().map(|entry| entry.action).min().unwrap_or(Action::Relayed);
+    let values = Values { host_name: own_name, message: &about.message, until: "", recipients: "" };
+    let subject = mime::encoded(&about.words.subject(worst, &values));
     let header = [
         format!("From: Mail delivery <MAILER-DAEMON@{own_name}>"),
         match sender.len() <= MAX_ADDRESS {
@@ -255,9 +263,15 @@ enum Charset {
 impl Charset {
     /// The text with a question mark for every character that the line may not have.
     fn fit(self, text: &str) -> String {
-        let fits = |c: &char| !c.is_control() && (self == Self::Utf8 || c.is_ascii());
+        let fits = |c: &char| is_plain(*c) && (self == Self::Utf8 || c.is_ascii());
         text.chars().map(|c| if fits(&c) { c } else { '?' }).collect()
     }
+}
+
+/// Returns `false` for characters that change how a text around them is shown: control characters,
+/// line and paragraph separators, and changes of direction.
+fn is_plain(c: char) -> bool {
+    !c.is_control() && !matches!(c, '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{feff}')
 }
 
 /// The address of a recipient, as in the envelope.

@@ -35,6 +35,7 @@ fn written(mail: &str, entries: &[Entry], original: &Original) -> Report {
     let own_name = "relay.test".parse().unwrap();
     let about = About {
         own_name: &own_name,
+        words: &ReportWords::default(),
         message: MessageId::from_u64(7),
         outside: &outside,
         will_retry_until: ACCEPTED + 86_400,
@@ -359,8 +360,15 @@ fn a_report_says_as_much_as_fits() {
     let outside = outside("<me@s> SMTPUTF8 RET=FULL");
     let own_name = "relay.test".parse().unwrap();
     let now = Timestamp::from_second(ACCEPTED).unwrap();
-    let about =
-        About { own_name: &own_name, message: MessageId::from_u64(7), outside: &outside, will_retry_until: 0, now };
+    let words = ReportWords::default();
+    let about = About {
+        own_name: &own_name,
+        words: &words,
+        message: MessageId::from_u64(7),
+        outside: &outside,
+        will_retry_until: 0,
+        now,
+    };
     for (count, most, named, said) in [
         (1, 4 << 20, 1, &["message/global", "Original-Recipient"][..]),
         (1, 1 << 20, 1, &["text/rfc822-headers", "X-Y: z", "Original-Recipient"]),
@@ -391,8 +399,15 @@ fn a_shortened_report_names_the_worst_recipients() {
     let outside = outside("<me@s>");
     let own_name = "relay.test".parse().unwrap();
     let now = Timestamp::from_second(ACCEPTED).unwrap();
-    let about =
-        About { own_name: &own_name, message: MessageId::from_u64(7), outside: &outside, will_retry_until: 0, now };
+    let words = ReportWords::default();
+    let about = About {
+        own_name: &own_name,
+        words: &words,
+        message: MessageId::from_u64(7),
+        outside: &outside,
+        will_retry_until: 0,
+        now,
+    };
     let sender = outside.mail.reverse_path.mailbox().unwrap();
     let report = write(&about, sender, &entries, &header_of(MESSAGE), 2_048);
     assert_eq!(one(&read(&report).recipients[0], "final-recipient"), "rfc822; gone@d");
@@ -443,4 +458,63 @@ fn a_report_without_the_message_has_its_header() {
 
 fn whole_again(mail: &str, original: &Original) -> Report {
     written(mail, &[entry(Action::Failed, "<a@d>", refused())], original)
+}
+
+/// A report in words of the operator, about what a host has said.
+fn in_words(sender: &str, words: &ReportWords, diagnostic: &str) -> String {
+    let outside = outside(sender);
+    let own_name = "relay.test".parse().unwrap();
+    let about = About {
+        own_name: &own_name,
+        words,
+        message: MessageId::from_u64(7),
+        outside: &outside,
+        will_retry_until: ACCEPTED + 86_400,
+        now: Timestamp::from_second(ACCEPTED).unwrap(),
+    };
+    let diagnostic = Diagnostic { text: diagnostic.to_owned(), ..refused() };
+    let entries = [entry(Action::Failed, "<you@d.test>", diagnostic)];
+    let report = write(&about, outside.mail.reverse_path.mailbox().unwrap(), &entries, &header_of(MESSAGE), usize::MAX);
+    assert_is_mail(&report);
+    assert_eq!(one(&read(&report).recipients[0], "status"), "5.1.1");
+    String::from_utf8(report.body.to_vec()).unwrap()
+}
+
+#[test]
+fn a_report_has_the_words_of_the_operator() {
+    let mut words = ReportWords::default();
+    words.set_subject(ReportKind::Failed, "Unzustellbar f\u{fc}r {host_name} ({message})").unwrap();
+    words.set_opening("Hier ist {host_name}.").unwrap();
+    words.set_section(ReportKind::Failed, "Nicht m\u{f6}glich f\u{fc}r:\n{recipients}\nEnde.").unwrap();
+    words.set_closing("").unwrap();
+    // A sender whose host may not take UTF-8, and one whose host has to.
+    let report = in_words("<me@s>", &words, "550 No");
+    assert!(report.is_ascii());
+    assert!(report.contains("Subject: =?utf-8?q?Unzustellbar_f=C3=BCr_relay=2Etest_=28"), "{report}");
+    let text = "\r\n\r\nHier ist relay.test.\r\n\r\nNicht m=C3=B6glich f=C3=BCr:\r\n  you@d.test\r\n    \
+                mx.dest.test said: 550 No\r\nEnde.\r\n";
+    assert!(report.contains(text), "{report}");
+    let report = in_words("<m\u{e9}@s> SMTPUTF8", &words, "550 No");
+    assert!(report.contains("Nicht m\u{f6}glich f\u{fc}r:\r\n  you@d.test\r\n"), "{report}");
+}
+
+/// A host can say what it likes.
+#[test]
+fn words_of_a_host_stay_in_their_place() {
+    let mut words = ReportWords::default();
+    words.set_section(ReportKind::Failed, "An:\n{recipients}\nEnde.").unwrap();
+    for (said, quoted) in [
+        ("550 {host_name} {recipients} {{", "said: 550 {host_name} {recipients} {{\r\nEnde."),
+        ("550 a\r\nBcc: you@d.test\r\n\r\nb", "said: 550 a??Bcc: you@d.test????b\r\nEnde."),
+        ("550 \u{1b}[31m\0\u{7f}\u{85}", "said: 550 ?[31m???\r\nEnde."),
+    ] {
+        let report = in_words("<me@s>", &words, said);
+        assert!(report.contains(quoted), "{said:?}: {report}");
+    }
+    // Characters that turn the text around them.
+    let report = in_words("<m\u{e9}@s> SMTPUTF8", &words, "550 \u{202e}gro\u{2066}\u{2028}x \u{5d0}");
+    assert!(report.contains("said: 550 ?gro??x \u{5d0}\r\nEnde."), "{report}");
+    assert!(report.contains("Diagnostic-Code: smtp; 550 ?gro??x \u{5d0}\r\n"), "{report}");
+    let report = in_words("<me@s>", &words, &format!("550 {}", "x".repeat(50_000)));
+    assert!(report.len() < 200_000 && report.contains("Ende."));
 }

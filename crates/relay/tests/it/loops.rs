@@ -112,3 +112,66 @@ async fn mail_that_comes_back_again_and_again_is_refused_at_the_fourth_hop_of_ou
     assert_eq!(log.count("accepted"), 1 + 2 * 4, "{:?}", log.all());
     drain.cancel();
 }
+
+/// Each of two relays takes the other for the host that has the mailboxes.
+#[tokio::test]
+async fn two_relays_that_send_to_each_other_end_in_one_report() {
+    let sender = Hop::start(Behavior::default()).await;
+    let reports = sender.port;
+    let second = Listener::bind("127.0.0.1:0", ServerSettings::new("second.test".parse().unwrap())).await.unwrap();
+    let to_second = second.local_address().unwrap().port();
+    let mut to_first = 0;
+    let (first, log, drain) = relay("127.0.0.1:0", |port, options| {
+        to_first = port;
+        route(options, reports, to_second);
+    })
+    .await;
+    let mut options = support::options(&[]);
+    options.host_name = "second.test".parse().unwrap();
+    options.policy.relay_from.push("127.0.0.0/8".parse().unwrap());
+    route(&mut options, reports, to_first);
+    let (other, other_log) = support::relay(options);
+    let (serving, ends) = (other.clone(), drain.clone());
+    tokio::spawn(async move { serving.serve(serving.server().listen(second), ends.cancelled_owned()).await });
+
+    submit(&first, "<me@s.test>", &["<you@d.test>", "<them@d.test>"], CONTENT).await;
+    let begun = std::time::Instant::now();
+    while sender.reports().is_empty() && begun.elapsed() < PATIENCE {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    is_empty(&first).await;
+    is_empty(&other).await;
+    let all = [log.all(), other_log.all()].concat();
+    assert_eq!(sender.reports().len(), 1, "{all:?}");
+    let failed: Vec<_> = all.iter().filter(|seen| seen.what == "failed").collect();
+    assert!(failed.len() == 2 && failed.iter().all(|seen| seen.text.starts_with("5.4.6")), "{all:?}");
+    // The first has it from the application, and each of them four times at most.
+    assert!(log.count("accepted") + other_log.count("accepted") <= 1 + 2 * 4, "{all:?}");
+    drain.cancel();
+}
+
+/// Reports go to the sender's host, and all other mail to the other relay.
+fn route(options: &mut RelayOptions, reports: u16, other: u16) {
+    options.routes = RouteTable::empty();
+    let to = |port| Route::hosts(vec![("[127.0.0.1]", port)]);
+    options.routes.push(["s.test".parse().unwrap()], to(reports));
+    options.routes.push(["*".parse().unwrap()], to(other));
+}
+
+/// Hosts between the relay's turns have taken the Received fields away.
+#[tokio::test]
+async fn mail_that_was_delivered_to_one_address_again_and_again_is_refused() {
+    let mut client = support::Client::of({
+        let mut options = support::options(&[1]);
+        options.policy.relay_from.push("127.0.0.0/8".parse().unwrap());
+        options
+    })
+    .await;
+    client.talk(&["EHLO c.test\r\n"]).await;
+    for (times, wanted) in [(3, "250"), (4, "554 5.4.6 Too many hops, this is a loop")] {
+        client.talk(&["MAIL FROM:<a@b.test>\r\n", "RCPT TO:<you@d.test>\r\n", "DATA\r\n"]).await;
+        let fields = "Delivered-To: <You@d.test>\r\nDelivered-To: mailing list l@d.test\r\n".repeat(times);
+        let said = client.talk(&[&format!("{fields}\r\nDelivered-To: <you@d.test>\r\n.\r\n")]).await;
+        assert!(said.starts_with(wanted), "{times}: {said}");
+    }
+}

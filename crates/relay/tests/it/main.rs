@@ -35,6 +35,7 @@ mod rules;
 mod signatures;
 mod silence;
 mod strangers;
+mod submission;
 mod support;
 mod throttling;
 mod truth;

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crate::support::{Behavior, Hop, Taken, offering, options, start};
-use posthaste_relay::session::server::Offers;
+use posthaste_relay::{ReportKind, session::server::Offers};
 use posthaste_server::{Refusal, accepted, refusal};
 
 const CONTENT: &[u8] = b"Subject: x\r\nX-Token: 7\r\n\r\nthe body\r\n";
@@ -308,5 +308,46 @@ async fn by_passes_on_the_time_that_is_left() {
     relay.log.wait("delivered", 1).await;
     let by = hop.mail()[0].envelope.mail.by.unwrap();
     assert!((97..=99).contains(&by.seconds), "{by}");
+    relay.end().await;
+}
+
+#[tokio::test]
+async fn a_sender_of_trusted_clients_gets_the_number_of_reports_that_the_options_say() {
+    for (most, reported) in [(None, 5), (Some(2), 2), (Some(0), 0)] {
+        let hop = Hop::start(says("550 5.1.1 Never\r\n")).await;
+        let mut options = options(&[hop.port]);
+        options.delivery.trusted_reports = most;
+        // Those of strangers are counted apart.
+        options.delivery.stranger_reports = 0;
+        let relay = start(options);
+        for _ in 0..5 {
+            relay.submit("<m@s> RET=FULL", &["<a@d>", "<b@e>"], CONTENT).await;
+        }
+        relay.empty().await;
+        assert_eq!(
+            (relay.log.count("reported"), relay.log.count("not reported")),
+            (reported, 5 - reported),
+            "{most:?}"
+        );
+        assert_eq!(hop.reports().len(), reported);
+        assert!(hop.reports().iter().all(|report| report.text().contains("the body")));
+        relay.end().await;
+    }
+}
+
+#[tokio::test]
+async fn a_sender_reads_the_words_of_the_operator() {
+    let hop = Hop::start(says("550 5.1.1 {until}\r\n")).await;
+    let mut options = options(&[hop.port]);
+    options.report_words.set_subject(ReportKind::Failed, "Not there: {host_name}").unwrap();
+    options.report_words.set_section(ReportKind::Failed, "Sorry:\n{recipients}\n{{until}}").unwrap();
+    let relay = start(options);
+    relay.submit("<m@s>", &["<a@d>"], CONTENT).await;
+    relay.empty().await;
+    let report = &hop.reports()[0];
+    has(
+        report,
+        &["Subject: Not there: relay.test\r\n", "Sorry:\r\n  a@d\r\n", "said: 550 5.1.1 {until}\r\n{until}\r\n"],
+    );
     relay.end().await;
 }

@@ -116,6 +116,23 @@ impl Submission {
 }
 
 #[tokio::test]
+async fn the_field_of_a_campaign_is_not_signed() {
+    let mut submission = Submission::new(|options| {
+        options.submission.tag_field = Some("X-Campaign".parse().unwrap());
+        options.add_fields = posthaste_relay::AddFields::Submitted;
+    })
+    .await;
+    let content = "From: a@b.test\r\nX-Campaign:\r\n spring\r\nSubject: x\r\n\r\nX-Campaign: body\r\n";
+    for size in [1, 20, content.len()] {
+        let arrived = submission.arrives(content.as_bytes(), size).await;
+        assert_eq!(signatures(&arrived), 2, "{arrived}");
+        assert!(!arrived.contains("spring") && !arrived.contains("x-campaign"), "{arrived}");
+        assert!(arrived.contains("Message-ID: "), "{arrived}");
+        assert!(arrived.ends_with("From: a@b.test\r\nSubject: x\r\n\r\nX-Campaign: body\r\n"), "{arrived}");
+    }
+}
+
+#[tokio::test]
 async fn what_a_user_sends_is_signed_in_every_cut() {
     let mut submission = Submission::new(|_| ()).await;
     for content in [

@@ -58,7 +58,7 @@
 //! | layer | decides about | refuses with | memory for what strangers send |
 //! |---|---|---|---|
 //! | [`Access`] | connections, EHLO and MAIL, by lists of networks, names and senders | 554, 550 | none |
-//! | [`RateLimit`] | connections, messages or recipients in a time | 421, 451 | 50,000 keys: 2 MiB |
+//! | [`RateLimit`] | connections, messages or recipients in a time | 421, 451; 554, 550 | 50,000 keys: 2 MiB |
 //! | [`EarlyTalkers`] | clients that talk before the greeting | 554, by the session | none |
 //! | [`BlockList`] | RCPT of clients that a DNS block list names | 550 | 2 bytes a connection |
 //! | [`Greylist`] | RCPT of networks that have not tried again before | 451 | 100,000 keys: 6 MiB |

@@ -15,7 +15,7 @@ use crate::{
     content::after,
     expiring::Expiring,
     refusal,
-    wire::{Mail, Rcpt},
+    wire::{Mail, Mailbox, Rcpt},
 };
 
 /// Limits how much a client may do in a time, with a token bucket for each client.
@@ -35,6 +35,11 @@ use crate::{
 ///     (!ours.contains(cx.peer.address.ip_or_loopback())).then_some(cx.peer.network)
 /// });
 /// # Ok(of_strangers) }
+/// // Senders, of all users together. Beyond it the mail comes back to them.
+/// let of_senders = RateLimit::messages(500, 60 * minute)
+///     .by(|cx| cx.peer.identity.as_ref().map(|_| ()))
+///     .by_sender()
+///     .permanently();
 /// ```
 ///
 /// A full bucket allows its number at once. It fills evenly: one more is allowed after the period
@@ -43,14 +48,18 @@ use crate::{
 /// bucket, and what the wrapped handler refuses does.
 ///
 /// A bucket belongs to the identity of a client that has logged in, and else to its
-/// [network](crate::Peer::network); [`by`](Self::by) changes that. Clients on local sockets share
-/// the network `127.0.0.1`.
+/// [network](crate::Peer::network); [`by`](Self::by) changes that, and
+/// [`by_sender`](Self::by_sender) divides it. Clients on local sockets share the network
+/// `127.0.0.1`.
 ///
 /// The layer remembers at most 50,000 buckets that are not full, of some 40 bytes each. Beyond it,
 /// the quarter that would be full first is forgotten: the clients that did the least.
 #[derive(Clone)]
 pub struct RateLimit {
     counted: Counted,
+    /// Each sender has a bucket of its own.
+    by_sender: bool,
+    is_permanent: bool,
     buckets: Arc<Buckets>,
 }
 
@@ -104,7 +113,8 @@ impl RateLimit {
                     .map_or_else(|| hasher.hash_one(cx.peer.network), |identity| hasher.hash_one(identity)),
             )
         });
-        Self { counted, buckets: Arc::new(Buckets::new(times, period, key)) }
+        let buckets = Arc::new(Buckets::new(times, period, key));
+        Self { counted, by_sender: false, is_permanent: false, buckets }
     }
 
     /// The same limit with a bucket for each value that `key` returns. `None`: not limited.
@@ -112,17 +122,51 @@ impl RateLimit {
     pub fn by<K: Hash>(self, key: impl Fn(&Context) -> Option<K> + Send + Sync + 'static) -> Self {
         let Buckets { times, period, .. } = *self.buckets;
         let key: Box<Key> = Box::new(move |cx, hasher| key(cx).map(|key| hasher.hash_one(key)));
-        Self { counted: self.counted, buckets: Arc::new(Buckets::new(times, period, key)) }
+        Self { buckets: Arc::new(Buckets::new(times, period, key)), ..self }
     }
 
-    fn take(&self, counted: Counted, cx: &Context) -> Result<(), Refusal> {
+    /// The same limit with a bucket for each reverse-path of each value of [`by`](Self::by).
+    ///
+    /// Upper and lower case are the same. The null reverse-path is not limited. Neither are
+    /// connections, which have no sender.
+    ///
+    /// Clients can forge a sender, and so use up its bucket. For clients without a login leave
+    /// [`by`](Self::by) as it is, or let it return `None`.
+    #[must_use]
+    pub fn by_sender(self) -> Self {
+        Self { by_sender: true, ..self }
+    }
+
+    /// The same limit with refusals for good: the mail comes back to its sender at once.
+    ///
+    /// They are 550 5.7.1 to MAIL and RCPT, and 554 5.7.1 in place of the greeting. By default the
+    /// client is asked to try again.
+    #[must_use]
+    pub fn permanently(self) -> Self {
+        Self { is_permanent: true, ..self }
+    }
+
+    fn take(&self, counted: Counted, cx: &Context, mail: Option<&Mail>) -> Result<(), Refusal> {
         if self.counted != counted {
             return Ok(());
         }
-        self.buckets.take(cx).map_err(|wait| match counted {
-            Counted::Connections => refusal!("421 4.7.0 Too many connections, try again in {} s", seconds(wait)),
-            Counted::Messages => refusal!("451 4.7.1 Too many messages, try again in {} s", seconds(wait)),
-            Counted::Recipients => refusal!("451 4.7.1 Too many recipients, try again in {} s", seconds(wait)),
+        let sender = match (self.by_sender, mail.and_then(|mail| mail.reverse_path.mailbox())) {
+            (true, None) => return Ok(()),
+            (true, sender) => sender,
+            (false, _) => None,
+        };
+        self.buckets.take(cx, sender).map_err(|wait| {
+            let wait = seconds(wait);
+            match (counted, self.is_permanent) {
+                (Counted::Connections, false) => refusal!("421 4.7.0 Too many connections, try again in {} s", wait),
+                (Counted::Connections, true) => {
+                    refusal!("554 5.7.1 Too many connections, none is taken for {} s", wait)
+                }
+                (Counted::Messages, false) => refusal!("451 4.7.1 Too many messages, try again in {} s", wait),
+                (Counted::Messages, true) => refusal!("550 5.7.1 Too many messages, none is taken for {} s", wait),
+                (Counted::Recipients, false) => refusal!("451 4.7.1 Too many recipients, try again in {} s", wait),
+                (Counted::Recipients, true) => refusal!("550 5.7.1 Too many recipients, none is taken for {} s", wait),
+            }
         })
     }
 }
@@ -137,8 +181,11 @@ impl Buckets {
     ///
     /// The time when a bucket is full again says how much is in it: an empty one is full after the
     /// period. This is the generic cell rate algorithm.
-    fn take(&self, cx: &Context) -> Result<(), Duration> {
-        let Some(key) = (self.key)(cx, &self.hasher) else { return Ok(()) };
+    fn take(&self, cx: &Context, sender: Option<&Mailbox>) -> Result<(), Duration> {
+        let Some(mut key) = (self.key)(cx, &self.hasher) else { return Ok(()) };
+        if let Some(sender) = sender {
+            key = self.hasher.hash_one((key, sender.as_str().to_lowercase()));
+        }
         let interval = self.period.checked_div(self.times).unwrap_or(Duration::MAX);
         let now = Instant::now();
         let mut buckets = self.full_at.lock().unwrap_or_else(PoisonError::into_inner);
@@ -155,15 +202,15 @@ impl Buckets {
 
 impl Layer for RateLimit {
     async fn connect(&mut self, cx: &Context) -> Result<(), Refusal> {
-        self.take(Counted::Connections, cx)
+        self.take(Counted::Connections, cx, None)
     }
 
-    async fn mail(&mut self, cx: &Context, _: &Mail) -> Result<(), Refusal> {
-        self.take(Counted::Messages, cx)
+    async fn mail(&mut self, cx: &Context, mail: &Mail) -> Result<(), Refusal> {
+        self.take(Counted::Messages, cx, Some(mail))
     }
 
     async fn rcpt(&mut self, cx: &Context, _: &Rcpt) -> Result<(), Refusal> {
-        self.take(Counted::Recipients, cx)
+        self.take(Counted::Recipients, cx, cx.envelope.as_ref().map(|envelope| &envelope.mail))
     }
 }
 
@@ -172,6 +219,8 @@ impl fmt::Debug for RateLimit {
         let Buckets { times, period, .. } = &*self.buckets;
         f.debug_struct("RateLimit")
             .field("counted", &self.counted)
+            .field("by_sender", &self.by_sender)
+            .field("is_permanent", &self.is_permanent)
             .field("times", times)
             .field("period", period)
             .finish_non_exhaustive()

@@ -97,6 +97,7 @@ async fn status<Q: Queue, R: Resolver>(relay: &Relay<Q, R>) -> String {
         ("failed", totals.failed),
         ("reported", totals.reported),
         ("not_reported", totals.not_reported),
+        ("set_aside", totals.set_aside),
         ("overload_rung", overload.rung as u64),
         ("overload_changes", totals.overload),
         ("overload_slowed", overload.slowed),

@@ -51,8 +51,10 @@ pub(crate) async fn run(path: Option<PathBuf>, mut config: Config, descriptors: 
     let mut options = LogOptions::default();
     // The listeners refuse what is too large, and their limit may change.
     options.max_body = u64::MAX;
-    // For each delivery that makes progress there may be three that are silent.
-    options.max_leases = options.max_leases.max(config.relay.delivery.concurrency.saturating_mul(4));
+    // For each delivery that makes progress there may be three that are silent. Some more are
+    // deferred without an attempt.
+    let leases = config.relay.delivery.concurrency.saturating_mul(4).saturating_add(128);
+    options.max_leases = options.max_leases.max(leases);
     memory.fit(&mut options, &mut config.server);
     let queue = LogQueue::open(&config.queue, options).map_err(Failure::run)?;
     tell(&config.queue, queue.report());

@@ -133,19 +133,25 @@ async fn a_worker_that_is_dropped_as_it_waits_leaves_its_wait_to_another() {
     assert_eq!((site.what_is_known().due, site.what_is_known().open), (1, 0));
 }
 
-/// Deliveries to a site that is down make no connection, so they do not wait.
+/// Deliveries to a site that is down make no connection, so they do not wait. One worker defers
+/// them all.
 #[tokio::test(start_paused = true)]
 async fn a_site_that_is_down_defers_its_mail_as_it_rests() {
     let site = site(8);
     let why = Unreachable { diagnostic: Diagnostic::own(None, "no more"), is_permanent: false };
     refuse(&site);
-    site.mark_down(why, Duration::from_secs(60));
-    let mut turns: Vec<_> =
-        ["a", "b", "c", "d", "e", "f", "g", "h"].map(|name| site.offer(class(name)).unwrap()).into();
-    for turn in &mut turns {
-        assert_eq!(turn.look(), Look::Prepare);
-        assert!(turn.next().is_some());
+    assert_eq!(site.why_not(), None);
+    site.mark_down(why.clone(), Duration::from_secs(60));
+    assert_eq!(site.why_not(), Some(why));
+    let mut turn = site.offer(class("a")).unwrap();
+    for name in ["b", "c"] {
+        assert!(site.offer(class(name)).is_none(), "one worker is enough");
     }
+    for name in ["a", "b", "c"] {
+        assert_eq!(turn.look(), Look::Prepare);
+        assert!(claims(&mut turn, name));
+    }
+    assert!(turn.next().is_none() && turn.leave());
 }
 
 /// Producers offer, workers claim from counters that stand for the queue. At the end no

@@ -1,6 +1,10 @@
 use std::time::Duration;
 
-use posthaste_server::{Context, Layer as _, Service as _, layers::RateLimit};
+use posthaste_server::{
+    Context, Envelope, Layer as _, Service as _,
+    layers::RateLimit,
+    wire::{Mail, ReversePath},
+};
 use tokio::time::advance;
 
 use super::{SECOND, cx, mail, rcpt, said, talk_with, user};
@@ -83,6 +87,57 @@ async fn a_key_of_ones_own_makes_the_buckets() {
     assert_eq!(allowed(&layer, &cx("192.0.2.1"), 50).await, 50);
     assert_eq!(allowed(&layer, &user("192.0.2.1", "jo"), 50).await, 3);
     assert_eq!(allowed(&layer, &user("192.0.2.1", "kim"), 50).await, 3);
+}
+
+#[tokio::test(start_paused = true)]
+async fn each_sender_has_a_bucket_of_its_own() {
+    let of_users = |layer: RateLimit| layer.by(|cx| cx.peer.identity.as_ref().map(|_| ())).by_sender();
+    let (jo, kim, stranger) = (user("192.0.2.1", "jo"), user("192.0.2.2", "kim"), cx("192.0.2.1"));
+    let mut layer = of_users(RateLimit::messages(2, MINUTE));
+    for (cx, path, expected) in [
+        (&jo, "a@b.test", "ok"),
+        (&kim, "A@B.test", "ok"),
+        (&jo, "a@b.test", "451 4.7.1 Too many messages, try again in 30 s"),
+        (&kim, "a@b.test", "451 4.7.1 Too many messages, try again in 30 s"),
+        (&kim, "c@b.test", "ok"),
+        (&stranger, "a@b.test", "ok"),
+    ] {
+        assert_eq!(said(layer.mail(cx, &mail(path)).await), expected, "{path}");
+    }
+    // Reports have the null reverse-path, and connections have no sender.
+    let null = Mail::new(ReversePath::Null).into_owned();
+    for _ in 0..5 {
+        assert_eq!(said(layer.mail(&jo, &null).await), "ok");
+        assert_eq!(said(RateLimit::connections(0, MINUTE).by_sender().connect(&jo).await), "ok");
+    }
+    // By default each network has a bucket for each sender, so that no other can use it up.
+    let mut layer = RateLimit::messages(1, MINUTE).by_sender();
+    for (client, expected) in [("192.0.2.1", "ok"), ("192.0.2.2", "ok"), ("192.0.2.1", "451")] {
+        assert!(said(layer.mail(&cx(client), &mail("a@b.test")).await).starts_with(expected), "{client}");
+    }
+    // Recipients count for the sender of their transaction.
+    let mut layer = RateLimit::recipients(1, MINUTE).by_sender();
+    for (path, expected) in [("a@b.test", "ok"), ("c@b.test", "ok"), ("A@b.test", "451")] {
+        let mut cx = stranger.clone();
+        cx.envelope = Some(Envelope::from_commands(mail(path), Vec::new()));
+        assert!(said(layer.rcpt(&cx, &rcpt("you@d.test")).await).starts_with(expected), "{path}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_limit_may_refuse_for_good() {
+    let client = cx("192.0.2.1");
+    let (connections, messages) = (RateLimit::connections(0, MINUTE), RateLimit::messages(0, MINUTE));
+    let recipients = RateLimit::recipients(0, MINUTE).permanently();
+    assert_eq!(
+        said(connections.permanently().connect(&client).await),
+        "554 5.7.1 Too many connections, none is taken for 60 s"
+    );
+    let mut messages = messages.permanently();
+    let refused = "550 5.7.1 Too many messages, none is taken for 60 s";
+    assert_eq!(said(messages.mail(&client, &mail("a@b.test")).await), refused);
+    let refused = "550 5.7.1 Too many recipients, none is taken for 60 s";
+    assert_eq!(said(recipients.clone().rcpt(&client, &rcpt("you@d.test")).await), refused);
 }
 
 #[tokio::test(start_paused = true)]

@@ -7,7 +7,7 @@ use std::{
     time::Duration,
 };
 
-use posthaste::relay::{AddFields, DomainPattern, IpNet, SignFor, Unsignable};
+use posthaste::relay::{DomainPattern, IpNet};
 use posthaste::server::{
     ScramKey,
     wire::{Domain, Mailbox, Secret},
@@ -18,7 +18,9 @@ use super::{
     dkim::DkimKey,
     findings::{At, Findings, Place},
     overload::Overload,
+    reports::Reports,
     route::Route,
+    submission::{Rights, Submission},
     table::Table,
     values,
 };
@@ -38,6 +40,7 @@ pub(super) struct File {
     pub(super) routes: Vec<Route>,
     pub(super) dkim: Vec<DkimKey>,
     pub(super) submission: Submission,
+    pub(super) reports: Reports,
     pub(super) dns: Option<At<Vec<At<SocketAddr>>>>,
     pub(super) offers: Offers,
     pub(super) delivery: Delivery,
@@ -93,14 +96,7 @@ pub(super) struct Account {
     pub(super) name: Option<At<String>>,
     pub(super) password: Option<At<Secret<String>>>,
     pub(super) verifier: Option<At<ScramKey>>,
-}
-
-/// What becomes of mail that is submitted.
-#[derive(Debug, Default)]
-pub(super) struct Submission {
-    pub(super) add_fields: Option<At<AddFields>>,
-    pub(super) sign: Option<At<SignFor>>,
-    pub(super) unsignable: Option<At<Unsignable>>,
+    pub(super) rights: Rights,
 }
 
 /// What is offered; everything, unless it is switched off.
@@ -142,6 +138,14 @@ pub(super) struct Delivery {
     pub(super) concurrency_per_site: Option<At<u16>>,
 }
 
+/// What becomes of mail beyond the limits of a user or a sender.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Excess {
+    /// The client is asked to try again later.
+    Defer,
+    Refuse,
+}
+
 #[derive(Debug, Default)]
 pub(super) struct Limits {
     pub(super) message_size: Option<At<u64>>,
@@ -158,6 +162,13 @@ pub(super) struct Limits {
     pub(super) minimum_rate: Option<At<u32>>,
     pub(super) recipients_per_hour: Option<At<u32>>,
     pub(super) user_recipients_per_hour: Option<At<u32>>,
+    pub(super) user_messages_per_hour: Option<At<u32>>,
+    pub(super) sender_recipients_per_hour: Option<At<u32>>,
+    pub(super) sender_messages_per_hour: Option<At<u32>>,
+    pub(super) excess: Option<At<Excess>>,
+    pub(super) header_size: Option<At<u32>>,
+    pub(super) header_fields: Option<At<u16>>,
+    pub(super) stranger_message_size: Option<At<u64>>,
     pub(super) failed_logins: Option<At<u16>>,
     pub(super) login_pace: Option<At<Duration>>,
 }
@@ -186,7 +197,9 @@ impl File {
             listeners: each(file.tables("listener", findings), findings, Listener::read),
             refuse: file.table("refuse", findings).map(|table| Refuse::read(table, findings)).unwrap_or_default(),
             tls: each(file.table_or_tables("tls", findings), findings, TlsFiles::read),
-            accounts: each(file.tables("account", findings), findings, Account::read),
+            accounts: each(file.tables("account", findings), findings, |table, findings| {
+                Account::read(table, folder, findings)
+            }),
             routes: each(file.tables("route", findings), findings, |table, findings| {
                 Route::read(table, folder, findings)
             }),
@@ -194,6 +207,10 @@ impl File {
             submission: file
                 .table("submission", findings)
                 .map(|table| Submission::read(table, findings))
+                .unwrap_or_default(),
+            reports: file
+                .table("reports", findings)
+                .map(|table| Reports::read(table, folder, findings))
                 .unwrap_or_default(),
             dns: file.table("dns", findings).and_then(|mut table| {
                 let servers = table.full_list("servers", false, findings, values::address);
@@ -271,7 +288,7 @@ impl TlsFiles {
 }
 
 impl Account {
-    fn read(mut table: Table<'_>, findings: &mut Findings) -> Self {
+    fn read(mut table: Table<'_>, folder: &Path, findings: &mut Findings) -> Self {
         let name = table.need("name", findings, values::account_name);
         let proofs = ["password", "verifier"].map(|key| table.has(key));
         let place = name.as_ref().map_or_else(|| table.place(), |name| name.place);
@@ -286,20 +303,12 @@ impl Account {
         }
         let password = table.take("password", findings, values::password);
         let verifier = table.take("verifier", findings, values::verifier);
-        table.end(findings);
-        Self { name, password, verifier }
-    }
-}
-
-impl Submission {
-    fn read(mut table: Table<'_>, findings: &mut Findings) -> Self {
-        let read = Self {
-            add_fields: table.take("add_fields", findings, values::add_fields),
-            sign: table.take("sign", findings, values::sign),
-            unsignable: table.take("unsignable", findings, values::unsignable),
+        let rights = Rights {
+            senders: table.list_or_file("senders", folder, findings, values::mailbox_pattern),
+            message_size: table.take("message_size", findings, values::message_size),
         };
         table.end(findings);
-        read
+        Self { name, password, verifier, rights }
     }
 }
 
@@ -343,6 +352,16 @@ impl Delivery {
 }
 
 impl Limits {
+    /// The limits of users and senders.
+    pub(super) fn of_senders(&self) -> [Option<&At<u32>>; 4] {
+        [
+            self.user_recipients_per_hour.as_ref(),
+            self.user_messages_per_hour.as_ref(),
+            self.sender_recipients_per_hour.as_ref(),
+            self.sender_messages_per_hour.as_ref(),
+        ]
+    }
+
     fn read(mut table: Table<'_>, findings: &mut Findings) -> Self {
         let read = Self {
             message_size: table.take("message_size", findings, values::message_size),
@@ -359,6 +378,13 @@ impl Limits {
             minimum_rate: table.take("minimum_rate", findings, values::octets),
             recipients_per_hour: table.take("recipients_per_hour", findings, values::rate),
             user_recipients_per_hour: table.take("user_recipients_per_hour", findings, values::rate),
+            user_messages_per_hour: table.take("user_messages_per_hour", findings, values::rate),
+            sender_recipients_per_hour: table.take("sender_recipients_per_hour", findings, values::rate),
+            sender_messages_per_hour: table.take("sender_messages_per_hour", findings, values::rate),
+            excess: table.take("excess", findings, values::excess),
+            header_size: table.take("header_size", findings, values::header_size),
+            header_fields: table.take("header_fields", findings, values::positive),
+            stranger_message_size: table.take("stranger_message_size", findings, values::message_size),
             failed_logins: table.take("failed_logins", findings, values::count),
             login_pace: table.take("login_pace", findings, values::timeout),
         };

@@ -14,7 +14,9 @@ mod keys;
 mod lists;
 mod login;
 mod overload;
+mod reports;
 mod route;
+mod submission;
 mod table;
 mod tls;
 mod to;
@@ -222,7 +224,9 @@ impl Config {
         relay.policy.relay_domains =
             file.relay_domains.as_ref().map(|list| values_of(&list.value)).unwrap_or_default().into();
         relay.postmaster = value(file.postmaster.as_ref());
-        relay.add_fields = value(file.submission.add_fields.as_ref()).unwrap_or_default();
+        submission::apply(&file, &mut relay);
+        relay.report_words = file.reports.words.clone();
+        delivery.trusted_reports = value(file.reports.per_hour.as_ref());
         let mut dkim_records = Vec::new();
         relay.dkim = dkim.map(|keys| {
             dkim_records = keys.records;

@@ -14,7 +14,7 @@ use std::{
 use jiff::{Span, SpanRelativeTo, Timestamp, civil::Date, tz::TimeZone};
 use posthaste::client::HostName;
 use posthaste::queue::{MAX_DELAY, MAX_DELIVERIES};
-use posthaste::relay::{AddFields, DomainPattern, IpNet, MailboxPattern, SignFor, Unsignable};
+use posthaste::relay::{AddFields, DomainPattern, IpNet, MailboxPattern, SenderRule, SignFor, TagField, Unsignable};
 use posthaste::server::{
     NameSet, ScramKey,
     session::{sasl::prepare, server::Tolerance},
@@ -23,7 +23,7 @@ use posthaste::server::{
 use toml::de::DeValue;
 
 use super::{
-    file::{Dane, ListenerTls, Role},
+    file::{Dane, Excess, ListenerTls, Role},
     route::{Host, Mailboxes, RouteTls},
     table::{Read, kind},
 };
@@ -301,6 +301,23 @@ pub(super) fn add_fields(value: &DeValue<'_>) -> Read<AddFields> {
 
 pub(super) fn sign(value: &DeValue<'_>) -> Read<SignFor> {
     word(value, &[("submission", SignFor::Submitted), ("trusted", SignFor::Trusted)])
+}
+
+pub(super) fn sender_rule(value: &DeValue<'_>) -> Read<SenderRule> {
+    word(value, &[("any", SenderRule::Any), ("own", SenderRule::Own)])
+}
+
+pub(super) fn tag_field(value: &DeValue<'_>) -> Read<TagField> {
+    text(value)?.parse().map_err(|error| format!("{error}"))
+}
+
+pub(super) fn excess(value: &DeValue<'_>) -> Read<Excess> {
+    word(value, &[("defer", Excess::Defer), ("refuse", Excess::Refuse)])
+}
+
+/// Octets of a header: room for what every message has, at least.
+pub(super) fn header_size(value: &DeValue<'_>) -> Read<u32> {
+    whole(value, 4_096..=u32::MAX.into())
 }
 
 pub(super) fn unsignable(value: &DeValue<'_>) -> Read<Unsignable> {

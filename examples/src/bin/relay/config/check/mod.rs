@@ -9,6 +9,7 @@ mod logins;
 mod paths;
 mod policy;
 mod recipients;
+mod submission;
 
 use super::{
     Facts, conditions,
@@ -27,6 +28,7 @@ pub(super) fn all(file: &File, facts: &Facts<'_>, findings: &mut Findings) {
     delivery::check(file, facts, findings);
     dkim::check(file, findings);
     to::check(file, findings);
+    submission::check(file, findings);
     conditions::check(file, findings);
     disk::check(file, facts, findings);
 }
