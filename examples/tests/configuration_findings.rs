@@ -776,6 +776,21 @@ const FOUND: &[(&str, &[&str])] = &[
         "listener = [@mx, @submission]\n@account\n@tls\n[limits]\nhold = \"1d\"\n[offers]\nfuturerelease = false",
         &["9 W hold: switched off"],
     ),
+    (
+        "[overload]\nmemory = 100\nmemory_limit = 67108864\ndescriptors = 10\nqueue_depth = 1000\ncommit_latency = \"1s\"",
+        &[],
+    ),
+    (
+        "[overload]\nmemory = 9\nmemory_limit = 33554431\ndescriptors = 101\nqueue_depth = 999\ncommit_latency = 8",
+        &[
+            "6 E memory: 9 is not enough; write a part in percent from 10 to 100",
+            "7 E memory_limit: 33554431 is not enough; write a number of octets from 33554432",
+            "8 E descriptors: 101 is too much; write a part in percent from 10 to 100",
+            "9 E queue_depth: 999 is not enough; write a number of deliveries from 1000",
+            "10 E commit_latency: it is a number and no text",
+        ],
+    ),
+    ("[overload]\ninodes = 3", &["6 E inodes: memory, memory_limit, descriptors, queue_depth, commit_latency"]),
     // Kinds of values, and several mistakes at once.
     ("listener = 5", &["5 E listener: [[listener]]"]),
     ("[listener]\naddress = \"127.0.0.1:2525\"", &["5 E listener: [[listener]]"]),

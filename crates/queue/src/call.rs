@@ -275,4 +275,9 @@ pub struct Stats {
     pub broken: Option<crate::Broken>,
     /// The number of times that the store went on after it had stopped.
     pub reopened: u64,
+    /// How near the disk is to the bytes that are kept back: those bytes, in percent of what is
+    /// free. From 100 on puts are `Full`. 0: none are kept back, or the engine has no disk.
+    pub disk_pressure: u64,
+    /// The same for files, where the file system has a limit on them.
+    pub files_pressure: u64,
 }

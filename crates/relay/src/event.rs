@@ -16,6 +16,8 @@ use posthaste_server::{
 };
 use tracing::{error, info, warn};
 
+use crate::{Gauge, Rung};
+
 /// Why a recipient has not got a message, and which host said so.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
@@ -134,6 +136,21 @@ pub enum Event<'a> {
         /// What is wrong with it.
         why: &'a str,
     },
+    /// The relay does less of its work than before, or more, since it is overloaded or no longer
+    /// is.
+    #[non_exhaustive]
+    Overload {
+        /// Where it stands now.
+        rung: Rung,
+        /// Where it stood before.
+        was: Rung,
+        /// The gauge that holds the higher of the two rungs, or held it last.
+        gauge: Gauge,
+        /// Its value, in its unit.
+        value: u64,
+        /// Its watermark for the higher rung.
+        watermark: u64,
+    },
 }
 
 /// Why the outcome of a message is not reported.
@@ -199,6 +216,12 @@ impl Observer for TracingObserver {
             Event::SetAside { message, why } => {
                 error!(%message, why, "message set aside and held; check it, then release or remove it");
             }
+            Event::Overload { rung, was, gauge, value, watermark } if rung > was => {
+                warn!(%rung, %was, %gauge, value, watermark, "overload grown, less mail taken");
+            }
+            Event::Overload { rung, was, gauge, value, watermark } => {
+                info!(%rung, %was, %gauge, value, watermark, "overload shrunk, more mail taken");
+            }
         }
     }
 }
@@ -223,12 +246,14 @@ pub struct Totals {
     pub discarded: u64,
     /// Messages set aside.
     pub set_aside: u64,
+    /// Changes of the rung on the overload ladder, up and down.
+    pub overload: u64,
 }
 
 /// Counts events and passes them on.
 pub(crate) struct Counting {
     observer: Box<dyn Observer>,
-    counts: [AtomicU64; 8],
+    counts: [AtomicU64; 9],
 }
 
 impl Counting {
@@ -246,6 +271,7 @@ impl Counting {
             Event::NotReported { .. } => 5,
             Event::Discarded { .. } => 6,
             Event::SetAside { .. } => 7,
+            Event::Overload { .. } => 8,
         };
         if let Some(count) = self.counts.get(index) {
             count.fetch_add(1, Ordering::Relaxed);
@@ -258,9 +284,9 @@ impl Counting {
     }
 
     pub(crate) fn totals(&self) -> Totals {
-        let [accepted, delivered, deferred, failed, reported, not_reported, discarded, set_aside] =
+        let [accepted, delivered, deferred, failed, reported, not_reported, discarded, set_aside, overload] =
             std::array::from_fn(|index| self.counts.get(index).map_or(0, |count| count.load(Ordering::Relaxed)));
-        Totals { accepted, delivered, deferred, failed, reported, not_reported, discarded, set_aside }
+        Totals { accepted, delivered, deferred, failed, reported, not_reported, discarded, set_aside, overload }
     }
 }
 

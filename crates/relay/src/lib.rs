@@ -13,6 +13,10 @@ mod message;
 mod offers;
 mod opening;
 mod options;
+mod overload;
+#[cfg(any(doc, doctest))]
+#[doc = include_str!("../OVERLOAD.md")]
+pub mod overload_ladder {}
 mod policy;
 mod receive;
 mod recipients;
@@ -39,6 +43,7 @@ pub use domains::{DomainPattern, DomainPatternError, DomainSet};
 pub use event::{Diagnostic, Event, NotReported, Observer, Totals, TracingObserver};
 pub use offers::{future_release, offers};
 pub use options::{AddFields, DeliveryOptions, RelayOptions};
+pub use overload::{Gauge, Overload, OverloadCause, OverloadOptions, OverloadState, Rung, Watermarks};
 pub use policy::{Policy, PolicyTable, Recipients};
 pub use receive::{RelayHandler, RelayService};
 pub use recipients::{MailboxPattern, MailboxPatternError, MailboxSet, RecipientTable};

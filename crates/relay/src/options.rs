@@ -5,7 +5,10 @@ use std::{sync::Arc, time::Duration};
 use posthaste_client::{Published, rustls::ClientConfig, session::client::ClientTimeouts};
 use posthaste_server::wire::{Domain, Mailbox};
 
-use crate::{AccountTable, PolicyTable, RecipientTable, ReportWords, RetrySchedule, RouteTable, SubmissionOptions};
+use crate::{
+    AccountTable, OverloadOptions, PolicyTable, RecipientTable, ReportWords, RetrySchedule, RouteTable,
+    SubmissionOptions,
+};
 
 /// The settings of a relay. Make them with [`RelayOptions::new`], then assign fields.
 #[derive(Debug, Clone)]
@@ -29,6 +32,8 @@ pub struct RelayOptions {
     pub routes: RouteTable,
     /// The retries, limits and timeouts of deliveries.
     pub delivery: DeliveryOptions,
+    /// When the relay counts as overloaded. Default: watermarks that suit every machine.
+    pub overload: OverloadOptions,
     /// The mailbox that gets the mail for `<Postmaster>`, and for postmaster at our name (RFC 5321
     /// section 4.5.1). It is in ASCII, at another domain. Default `None`: that mail is treated like
     /// all mail for our name.
@@ -171,6 +176,7 @@ impl RelayOptions {
             recipients: None,
             routes: RouteTable::default(),
             delivery: DeliveryOptions::default(),
+            overload: OverloadOptions::default(),
             postmaster: None,
             submission: SubmissionOptions::default(),
             report_words: ReportWords::default(),

@@ -9,6 +9,7 @@ use posthaste_queue::{Draft, Full, NewMessage, Owner, PutError, Queue};
 use posthaste_server::{
     Accepted, Body, Context, Envelope, Handler, Peer, ReceivedField, Refusal, SaslError, ScramKey, ScramUser, Service,
     UnknownUsers, accepted, refusal,
+    session::server::Protocol,
     wire::{
         BodyType, Domain, Mail, Rcpt,
         parameter::{DeliverByMode, Hold, Priority},
@@ -56,6 +57,8 @@ impl<Q: Queue, R: Resolver> Service for RelayService<Q, R> {
     type Handler = RelayHandler<Q, R>;
 
     async fn connect(&self, _: &Context) -> Result<RelayHandler<Q, R>, Refusal> {
+        self.0.measure().await;
+        self.0.overload.admit_connection()?;
         Ok(RelayHandler {
             shared: Arc::clone(&self.0),
             options: self.0.options(),
@@ -86,6 +89,13 @@ impl<Q: Queue, R: Resolver> Handler for RelayHandler<Q, R> {
     async fn mail(&mut self, cx: &Context, mail: &Mail) -> Result<(), Refusal> {
         self.began = Instant::now();
         self.named = Named::default();
+        self.shared.measure().await;
+        let overload = &self.shared.overload;
+        let wait = overload.admit(|| overload.owner(&cx.peer), cx.settings.protocol == Protocol::Lmtp)?;
+        if !wait.is_zero() {
+            // A box, so that MAIL that need not wait has no room for a timer.
+            Box::pin(tokio::time::sleep(wait)).await;
+        }
         self.options = self.shared.options();
         self.trusted = self.shared.hooks.trusts(&self.options, cx).await?;
         self.admit_sender(cx, mail).await?;
@@ -218,7 +228,11 @@ impl<Q: Queue, R: Resolver> Handler for RelayHandler<Q, R> {
             }
         })?;
         let ((priority, held), hint) = (terms(&message), Hint::of(&message));
-        let id = draft.commit(message).await.map_err(not_taken)?;
+        let timed = shared.overload.commit();
+        let committed = draft.commit(message).await;
+        timed.end();
+        let id = committed.map_err(not_taken)?;
+        shared.overload.accepted(shared.overload.owner(peer), octets);
         shared.hints.add(hint);
         let sender = &envelope.mail.reverse_path;
         let client = Some(peer);

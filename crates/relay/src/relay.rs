@@ -21,8 +21,8 @@ use posthaste_server::{
 use thiserror::Error;
 
 use crate::{
-    Accounts, Event, Observer, Policy, Recipients, RelayOptions, RelayService, ReloadError, RouteError, Routes,
-    Senders, SiteState, Totals, TracingObserver,
+    Accounts, Event, Observer, Overload, Policy, Recipients, RelayOptions, RelayService, ReloadError, RouteError,
+    Routes, Senders, SiteState, Totals, TracingObserver,
     deliver::{self, Hint},
     event::Counting,
     future_release,
@@ -162,6 +162,20 @@ impl<Q: Queue, R: Resolver> Relay<Q, R> {
     /// lately, and what did not work with them.
     pub fn health(&self) -> &Health {
         &self.shared.health
+    }
+
+    /// How overloaded the relay is. What it cannot measure is reported here.
+    ///
+    /// ```
+    /// # use posthaste_relay::{Gauge, Relay, RelayOptions, Rung, client::SystemResolver, queue::memory::MemoryQueue};
+    /// # let options = RelayOptions::new("relay.example.org".parse()?);
+    /// let relay = Relay::new(MemoryQueue::default(), SystemResolver, options);
+    /// relay.overload().report(Gauge::Memory, 91);
+    /// assert_eq!(relay.overload().state().rung, Rung::Everyone);
+    /// # Ok::<_, Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn overload(&self) -> &Overload {
+        &self.shared.overload
     }
 
     /// The sites that mail goes to, or went to lately, in no order: how much each takes, and which
@@ -314,6 +328,10 @@ impl<Q: Queue, R: Resolver> Relay<Q, R> {
     /// [`Text::new`](posthaste_client::Text) around it takes those that end in LF. SMTPUTF8 is
     /// added if an address is not ASCII. With `RelayOptions::dkim` it is signed.
     ///
+    /// An overloaded relay takes it all the same, until the queue is full: then the error is
+    /// [`PutError::Full`], and the message can be submitted again later. The
+    /// [state](Self::overload) tells an application that wants to wait before that.
+    ///
     /// # Errors
     /// [`SubmitError`]. Then nothing of the message is kept. There is one exception: after
     /// [`PutError::Broken`] the message may be in the queue.
@@ -326,6 +344,7 @@ impl<Q: Queue, R: Resolver> Relay<Q, R> {
         if envelope.recipients.is_empty() {
             return Err(SubmitError::NoRecipient);
         }
+        self.shared.measure().await;
         let options = self.shared.options();
         let mut draft = self.shared.queue.put(envelope.mail.size).await?;
         let mut inspector = Inspector::new(&options.host_name);
@@ -367,7 +386,10 @@ impl<Q: Queue, R: Resolver> Relay<Q, R> {
         let message = new_message(&options.host_name, owner, &envelope, origin)
             .map_err(|error| SubmitError::Envelope(error.into()))?;
         let ((priority, held), hint) = (terms(&message), Hint::of(&message));
-        let id = draft.commit(message).await?;
+        let timed = self.shared.overload.commit();
+        let committed = draft.commit(message).await;
+        timed.end();
+        let id = committed?;
         self.shared.hints.add(hint);
         let (sender, recipients) = (&envelope.mail.reverse_path, envelope.recipients.len());
         self.shared.observe(&Event::Accepted { message: id, client: None, sender, recipients, octets, priority, held });

@@ -15,6 +15,7 @@ use crate::{
     deliver::{Hints, KnownSites},
     event::Counting,
     hooks::Hooks,
+    overload::Overload,
     reload,
     report::Budget,
     sign::Signatures,
@@ -25,7 +26,7 @@ use crate::{
 pub(crate) struct Shared<Q, R> {
     pub(crate) queue: Q,
     pub(crate) resolver: R,
-    options: ArcSwap<RelayOptions>,
+    options: Arc<ArcSwap<RelayOptions>>,
     /// Held while the options change.
     reloading: Mutex<()>,
     /// Notified when they have changed.
@@ -34,7 +35,8 @@ pub(crate) struct Shared<Q, R> {
     pub(crate) drain: CancellationToken,
     pub(crate) stop: CancellationToken,
     pub(crate) hooks: Hooks,
-    pub(crate) events: Counting,
+    pub(crate) events: Arc<Counting>,
+    pub(crate) overload: Overload,
     /// The signatures of what is taken, and of reports.
     pub(crate) signatures: Signatures,
     /// The reports that senders of clients without trust may still get.
@@ -59,18 +61,22 @@ const REPORTS_AT_ONCE: usize = 8;
 
 impl<Q, R> Shared<Q, R> {
     pub(crate) fn new(queue: Q, resolver: R, options: RelayOptions, hooks: Hooks, events: Counting) -> Self {
+        let events = Arc::new(events);
         let (reports, trusted_reports) = (Budget::new(), Budget::new());
         let (reporting, listeners) = (Semaphore::new(REPORTS_AT_ONCE), Listeners::default());
+        let options = Arc::new(ArcSwap::from_pointee(options));
+        let overload = Overload::new(Arc::clone(&options), Arc::clone(&events));
         Self {
             queue,
             resolver,
-            options: ArcSwap::from_pointee(options),
+            options,
             reloading: Mutex::default(),
             reloaded: Notify::new(),
             drain: CancellationToken::new(),
             stop: CancellationToken::new(),
             hooks,
             events,
+            overload,
             signatures: Signatures::default(),
             reports,
             trusted_reports,

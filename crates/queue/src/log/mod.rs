@@ -246,7 +246,10 @@ impl Queue for LogQueue {
         let counts = &self.shared.counts;
         // Asking for the state finds a moved folder, even if there was no write since.
         self.shared.check_whereabouts();
+        let (disk_pressure, files_pressure) = self.shared.pressures();
         Stats {
+            disk_pressure,
+            files_pressure,
             disk: counts.disk.load(Relaxed),
             index_disk: counts.index_disk.load(Relaxed),
             drafts: self.shared.slots.drafts() as u64,

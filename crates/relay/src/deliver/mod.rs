@@ -124,6 +124,8 @@ pub(crate) async fn run<Q: Queue, R: Resolver>(
         // Not a tracked task, since a drain waits for those.
         tokio::spawn(async move { abort.run_until_cancelled(places.relieve()).await });
     }
+    let (watching, watched) = (abort.clone(), Arc::clone(&crew.shared));
+    tokio::spawn(async move { watching.run_until_cancelled(watched.watch_overload()).await });
     let mut options = crew.shared.options();
     let mut seen = Change::default();
     let mut looks = Looks::new(Instant::now());
@@ -146,7 +148,8 @@ pub(crate) async fn run<Q: Queue, R: Resolver>(
             () = crew.routed.notified() => looks.want(Instant::now()),
             () = crew.left.notified(), if looks.has_missed() => looks.want(Instant::now()),
             () = crew.room.hungry.notified() => looks.want_at_once(Instant::now()),
-            () = tokio::time::sleep_until(looks.at()), if looks.is_wanted() => {
+            () = crew.shared.overload.resumed() => looks.want_at_once(Instant::now()),
+            () = tokio::time::sleep_until(looks.at()), if looks.is_wanted() && !crew.shared.overload.pauses() => {
                 renew(&crew, &mut options);
                 let looked = tokio::select! {
                     looked = look(&crew, &mut looks) => looked,

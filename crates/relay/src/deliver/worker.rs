@@ -119,7 +119,7 @@ async fn prepare<Q: Queue, R: Resolver>(crew: &Crew<Q, R>, site: &Site, is_conne
 async fn work<Q: Queue, R: Resolver>(crew: Arc<Crew<Q, R>>, mut turn: Turn, place: Option<Place>) {
     let (mut place, mut is_prepared) = (place, true);
     let mut connection = None;
-    while !crew.drain.is_cancelled() {
+    while !crew.drain.is_cancelled() && !crew.shared.overload.pauses() {
         if !is_prepared {
             match turn.look() {
                 Look::Prepare => tokio::select! {

@@ -20,6 +20,7 @@ mod one_provider;
 mod one_report;
 mod open_relay;
 mod outcomes;
+mod overload;
 mod own_name;
 mod own_routes;
 mod panics;

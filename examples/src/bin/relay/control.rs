@@ -82,7 +82,7 @@ impl Drop for Control {
 /// A key and a value a line.
 async fn status<Q: Queue, R: Resolver>(relay: &Relay<Q, R>) -> String {
     let stats = relay.queue().stats().await;
-    let totals = relay.totals();
+    let (totals, overload) = (relay.totals(), relay.overload().state());
     let numbers = [
         ("queued", stats.messages as u64),
         ("deliveries", stats.deliveries as u64),
@@ -98,8 +98,18 @@ async fn status<Q: Queue, R: Resolver>(relay: &Relay<Q, R>) -> String {
         ("reported", totals.reported),
         ("not_reported", totals.not_reported),
         ("set_aside", totals.set_aside),
+        ("overload_rung", overload.rung as u64),
+        ("overload_changes", totals.overload),
+        ("overload_slowed", overload.slowed),
+        ("overload_refused", overload.refused),
+        ("overload_closed", overload.closed),
     ];
     let mut text: String = numbers.iter().map(|(key, value)| format!("{key} {value}\n")).collect();
+    let cause = overload.cause.map_or_else(String::new, |cause| {
+        let watermark = cause.watermarks.mark(overload.rung);
+        format!(", {} {} of {watermark}", cause.gauge, cause.value)
+    });
+    text.push_str(&format!("overload {}{cause}\n", overload.rung));
     text.push_str(&format!("state {}\n", stats.broken.map_or_else(|| "ok".to_owned(), |broken| broken.to_string())));
     text
 }

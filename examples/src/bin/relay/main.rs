@@ -9,6 +9,7 @@ mod log;
 mod reload;
 mod secret;
 mod serve;
+mod usage;
 
 use std::{io::Write as _, path::PathBuf, process::ExitCode};
 
@@ -168,9 +169,12 @@ fn check(mut config: Config, question: &leads::Question, descriptors: Option<u64
     };
     let records: String = config.dkim_records.iter().map(|record| format!("{record}\n")).collect();
     let publish = if records.is_empty() { "" } else { "\nThe public keys for DKIM, as zone files have them:\n" };
+    // It is about this machine, and no mistake of the configuration.
+    let memory = usage::MemoryLimits::find(config.memory_limit).shortage();
+    let machine = memory.map_or_else(String::new, |shortage| format!("This machine: {shortage}.\n"));
     let routes: String = config.routes.iter().map(|route| format!("  {route}\n")).collect();
     let routes = format!("\nThe routes, in order:\n{routes}");
-    print(&format!("{}: no mistake found{also}\n{routes}{publish}{records}", config.name))
+    print(&format!("{}: no mistake found{also}\n{machine}{routes}{publish}{records}", config.name))
 }
 
 fn print_verifier(iterations: u32) -> Result<(), Failure> {

@@ -26,6 +26,7 @@ use crate::{
     control, limits, log,
     reload::{self, Kept, Live},
     secret,
+    usage::{self, MemoryLimits},
 };
 
 /// Runs the relay until a signal ends it. `path`: where the configuration comes from.
@@ -42,6 +43,10 @@ pub(crate) async fn run(path: Option<PathBuf>, mut config: Config, descriptors: 
         warn!("{warning}");
     }
     limits::fit(&mut config, descriptors);
+    let memory = MemoryLimits::find(config.memory_limit);
+    if let Some(shortage) = memory.shortage() {
+        warn!("{shortage}");
+    }
     let resolver = resolver(&config).map_err(Failure::Run)?;
     let mut options = LogOptions::default();
     // The listeners refuse what is too large, and their limit may change.
@@ -50,6 +55,7 @@ pub(crate) async fn run(path: Option<PathBuf>, mut config: Config, descriptors: 
     // deferred without an attempt.
     let leases = config.relay.delivery.concurrency.saturating_mul(4).saturating_add(128);
     options.max_leases = options.max_leases.max(leases);
+    memory.fit(&mut options, &mut config.server);
     let queue = LogQueue::open(&config.queue, options).map_err(Failure::run)?;
     tell(&config.queue, queue.report());
     let mut options = config.relay;
@@ -70,6 +76,7 @@ pub(crate) async fn run(path: Option<PathBuf>, mut config: Config, descriptors: 
     }
     let published = options.delivery.published.clone();
     let relay = Relay::new(queue, resolver, options);
+    tokio::spawn(usage::report(relay.clone(), memory, descriptors));
     // Mail does not depend on it.
     let control = control::listen(&config.queue, relay.clone());
     if let Err(error) = &control {

@@ -29,9 +29,8 @@ impl Watermark {
 /// Checks that a message may go on by `more` bytes.
 pub(in crate::log) fn is_free(room: Room, reserve: u64, more: u64, with_slack: bool) -> Result<(), Full> {
     let wanted = |reserve: u64| if with_slack { reserve.saturating_add(reserve / SLACK_PART) } else { reserve };
-    // A small disk keeps back little, or it could not be used at all.
-    let octets = wanted(reserve.min(room.total / RESERVED_PART)).saturating_add(more);
-    let files = wanted(FILES.min(room.files_total / RESERVED_PART));
+    let octets = wanted(kept_octets(room, reserve)).saturating_add(more);
+    let files = wanted(kept_files(room));
     if room.free < octets {
         return Err(Full::Disk { free: room.free, wanted: octets });
     }
@@ -40,6 +39,27 @@ pub(in crate::log) fn is_free(room: Room, reserve: u64, more: u64, with_slack: b
         return Err(Full::Files { free: room.files_free, wanted: files });
     }
     Ok(())
+}
+
+/// How near the bytes and the files that are free are to those that are kept back, in percent.
+/// Above 100 puts are refused.
+pub(in crate::log) fn pressures(room: Room, reserve: u64) -> (u64, u64) {
+    let percent = |kept: u64, free: u64| match kept {
+        0 => 0,
+        kept => kept.saturating_mul(100).checked_div(free).unwrap_or(u64::MAX),
+    };
+    let files = if reserve > 0 { percent(kept_files(room), room.files_free) } else { 0 };
+    (percent(kept_octets(room, reserve), room.free), files)
+}
+
+/// A small disk keeps back little, or it could not be used at all.
+fn kept_octets(room: Room, reserve: u64) -> u64 {
+    reserve.min(room.total / RESERVED_PART)
+}
+
+/// Some file systems have no limit on files: 0.
+fn kept_files(room: Room) -> u64 {
+    FILES.min(room.files_total / RESERVED_PART)
 }
 
 /// A quarter of the reserve.
@@ -73,6 +93,22 @@ mod tests {
         }
         assert_eq!(watermark.admit(octets(1250), 1000, 0), Ok(()));
         assert_eq!(watermark.admit(octets(1000), 1000, 0), Ok(()));
+    }
+
+    #[test]
+    fn the_pressure_is_what_is_kept_back_in_percent_of_what_is_free() {
+        let free = |free, files_free| Room { free, files_free, ..ROOMY };
+        for (room, reserve, pressures) in [
+            (ROOMY, 0, (0, 0)),
+            (free(4_000, 4_096), 1_000, (25, 25)),
+            (free(1_000, 1_024), 1_000, (100, 100)),
+            (free(999, 1_023), 1_000, (100, 100)),
+            (free(800, 512), 1_000, (125, 200)),
+            (free(0, 0), 1_000, (u64::MAX, u64::MAX)),
+            (Room { free: 100, total: 1_600, files_free: 0, files_total: 0 }, 1_000, (100, 0)),
+        ] {
+            assert_eq!(pressures, super::pressures(room, reserve), "{room:?} {reserve}");
+        }
     }
 
     #[test]

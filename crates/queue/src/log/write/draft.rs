@@ -178,6 +178,13 @@ impl Shared {
         watermark::is_free(self.room()?, self.options.disk_reserve, 0, false).map_err(PutError::Full)
     }
 
+    /// How near the disk is to the bytes and to the files that are kept back, in percent. A disk
+    /// that does not answer is a matter of the next put.
+    pub(in crate::log) fn pressures(&self) -> (u64, u64) {
+        let room = self.vfs.room(&self.dir);
+        room.map_or((0, 0), |room| watermark::pressures(room, self.options.disk_reserve))
+    }
+
     fn room(&self) -> Result<Room, PutError> {
         self.vfs.room(&self.dir).map_err(|error| self.io_error(&self.dir, &error))
     }

@@ -50,6 +50,7 @@ impl Observer for Log {
             }
             Event::Discarded { recipient, .. } => ("discarded", recipient.to_string(), String::new()),
             Event::NotReported { .. } => ("not reported", String::new(), String::new()),
+            Event::Overload { rung, gauge, .. } => ("overload", gauge.to_string(), rung.to_string()),
             _ => return,
         };
         self.0.lock().unwrap().push(Seen { what, who, text });

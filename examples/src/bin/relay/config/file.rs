@@ -17,6 +17,7 @@ use toml::de::DeTable;
 use super::{
     dkim::DkimKey,
     findings::{At, Findings, Place},
+    overload::Overload,
     reports::Reports,
     route::Route,
     submission::{Rights, Submission},
@@ -44,6 +45,7 @@ pub(super) struct File {
     pub(super) offers: Offers,
     pub(super) delivery: Delivery,
     pub(super) limits: Limits,
+    pub(super) overload: Overload,
 }
 
 #[derive(Debug)]
@@ -218,6 +220,7 @@ impl File {
             offers: file.table("offers", findings).map(|table| Offers::read(table, findings)).unwrap_or_default(),
             delivery: file.table("delivery", findings).map(|table| Delivery::read(table, findings)).unwrap_or_default(),
             limits: file.table("limits", findings).map(|table| Limits::read(table, findings)).unwrap_or_default(),
+            overload: file.table("overload", findings).map(|table| Overload::read(table, findings)).unwrap_or_default(),
         };
         file.end(findings);
         read

@@ -57,6 +57,7 @@ pub(super) fn of(file: &File, facts: &Facts<'_>, findings: &Findings) -> Vec<Fix
         add(key.to_owned(), at, value);
     };
     number("limits.connections", both(limits.connections.as_ref()));
+    number("overload.memory_limit", both(file.overload.memory_limit.as_ref()));
     number("limits.connections_per_network", both(limits.connections_per_network.as_ref()));
     number("limits.ipv4_prefix", both(limits.ipv4_prefix.as_ref()));
     number("limits.ipv6_prefix", both(limits.ipv6_prefix.as_ref()));

@@ -19,6 +19,7 @@ const KEYS: &[(&str, &str)] = &[
     ("offers", "write [offers]"),
     ("delivery", "write [delivery]"),
     ("limits", "write [limits]"),
+    ("overload", "write [overload]"),
     ("listener.address", "write an address with a port, such as \"127.0.0.1:2525\" or \"[::]:25\""),
     ("listener.role", "write \"mx\" or \"submission\""),
     ("listener.tls", "write \"off\", \"starttls\" or \"implicit\""),
@@ -150,6 +151,11 @@ const KEYS: &[(&str, &str)] = &[
     ("limits.stranger_message_size", "write a number of octets from 65536, such as 10485760"),
     ("limits.failed_logins", "write a number up to 65535"),
     ("limits.login_pace", "write a span of time from a second to a day, such as \"2s\""),
+    ("overload.memory", "write a part in percent from 10 to 100, such as 90"),
+    ("overload.memory_limit", "write a number of octets from 33554432, such as 268435456"),
+    ("overload.descriptors", "write a part in percent from 10 to 100, such as 93"),
+    ("overload.queue_depth", "write a number of deliveries from 1000, such as 8000000"),
+    ("overload.commit_latency", "write a span of time from a second to a day, such as \"8s\""),
 ];
 
 /// What to write for a key of a table; the file itself is the table "".

@@ -13,6 +13,7 @@ mod guards;
 mod keys;
 mod lists;
 mod login;
+mod overload;
 mod reports;
 mod route;
 mod submission;
@@ -80,6 +81,8 @@ pub(crate) struct Config {
     pub(crate) relay: RelayOptions,
     pub(crate) server: ServerOptions,
     pub(crate) guards: Guards,
+    /// Octets of memory that the relay may have, beside what the system says.
+    pub(crate) memory_limit: Option<u64>,
     pub(crate) policies: Policies,
 }
 
@@ -235,6 +238,7 @@ impl Config {
         relay.recipients = route::recipients(&file);
         relay.routes = route::table(&file, verified_tls.as_ref(), &any_tls);
         relay.delivery = delivery;
+        relay.overload = file.overload.options();
         Self {
             name,
             warnings,
@@ -250,6 +254,7 @@ impl Config {
             relay,
             server: server(&file.limits),
             accounts: AccountsConfig::new(file.accounts),
+            memory_limit: value(file.overload.memory_limit.as_ref()),
             policies,
         }
     }

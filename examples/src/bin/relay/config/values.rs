@@ -184,6 +184,21 @@ pub(super) fn count(value: &DeValue<'_>) -> Read<u16> {
     whole(value, 0..=u16::MAX.into())
 }
 
+/// A part of what the relay may have.
+pub(super) fn percent(value: &DeValue<'_>) -> Read<u8> {
+    whole(value, 10..=100)
+}
+
+/// Octets of memory. With less than 32 MiB the relay could take no mail at all.
+pub(super) fn memory_limit(value: &DeValue<'_>) -> Read<u64> {
+    number(value, 33_554_432..=i64::MAX.unsigned_abs())
+}
+
+/// Deliveries in the queue.
+pub(super) fn depth(value: &DeValue<'_>) -> Read<u64> {
+    number(value, 1_000..=i64::MAX.unsigned_abs())
+}
+
 /// Recipients of an hour.
 pub(super) fn rate(value: &DeValue<'_>) -> Read<u32> {
     whole(value, 1..=1_000_000)
