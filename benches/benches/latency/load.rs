@@ -30,9 +30,9 @@ use crate::{
 
 /// Messages in the queue at once, when the most is measured.
 const BACKLOG: u64 = 200;
-/// Messages of the neighbour in the queue at once.
-const NEIGHBOURS: u64 = 20_000;
-/// How long the neighbour's next hop thinks about a message.
+/// Messages of the neighbor in the queue at once.
+const NEIGHBORS: u64 = 20_000;
+/// How long the neighbor's next hop thinks about a message.
 const SLOW: Duration = Duration::from_millis(200);
 
 pub(crate) struct Load {
@@ -63,9 +63,9 @@ impl Load {
         let stop = CancellationToken::new();
         let (delivering, stopped) = (relay.clone(), stop.clone());
         tokio::spawn(async move { stopped.run_until_cancelled(delivering.deliver(std::future::pending())).await });
-        if beside == Beside::Neighbour {
+        if beside == Beside::Neighbor {
             let (relay, stopped) = (relay.clone(), stop.clone());
-            tokio::spawn(async move { stopped.run_until_cancelled(neighbour(relay)).await });
+            tokio::spawn(async move { stopped.run_until_cancelled(neighbor(relay)).await });
             // Its first messages are in the queue.
             sleep(Duration::from_millis(500)).await;
         }
@@ -102,8 +102,8 @@ impl Load {
         self.taken.count() as f64 / begun.elapsed().as_secs_f64()
     }
 
-    /// Submits messages at this rate. Returns the times from commit to arrival, from the shortest to
-    /// the longest, and how many had not arrived 5 seconds after the last was committed.
+    /// Submits messages at this rate. Returns the times from commit to arrival, from the shortest
+    /// to the longest, and how many had not arrived 5 seconds after the last was committed.
     pub(crate) async fn paced(&self, rate: f64, time: Duration) -> (Vec<Duration>, usize) {
         let mut tick = interval(Duration::from_secs_f64(1.0 / rate));
         tick.set_missed_tick_behavior(MissedTickBehavior::Burst);
@@ -137,11 +137,11 @@ impl Load {
 }
 
 /// Keeps the queue full of messages of another owner, for a slow next hop.
-async fn neighbour(relay: Relay<LogQueue, SystemResolver>) {
-    let owner = Owner::new("neighbour").expect("a name");
+async fn neighbor(relay: Relay<LogQueue, SystemResolver>) {
+    let owner = Owner::new("neighbor").expect("a name");
     let envelope = Envelope::new("bulk@s.test", ["you@slow.test"]).expect("addresses");
     loop {
-        if relay.queue().stats().await.messages >= NEIGHBOURS {
+        if relay.queue().stats().await.messages >= NEIGHBORS {
             sleep(Duration::from_millis(10)).await;
             continue;
         }

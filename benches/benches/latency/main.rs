@@ -1,9 +1,9 @@
 //! The time from the commit of a message until its next hop has it. It is measured on an idle
-//! relay, at half of the load that it can take, with a silent host, and beside a busy neighbour.
+//! relay, at half of the load that it can take, with a silent host, and beside a busy neighbor.
 //!
 //! ```text
 //! cargo bench -p posthaste-benches --bench latency
-//! cargo bench -p posthaste-benches --bench latency -- neighbour
+//! cargo bench -p posthaste-benches --bench latency -- neighbor
 //! ```
 //!
 //! The second one runs the rows whose names have this word. The relay's queue is on the disk, in
@@ -23,7 +23,7 @@ enum Beside {
     /// The first of two hosts says nothing.
     SilentHost,
     /// Another owner has any number of messages for another, slow next hop.
-    Neighbour,
+    Neighbor,
 }
 
 /// The rate of messages.
@@ -46,7 +46,7 @@ const ROWS: &[Row] = &[
     Row { name: "half of its most", pace: Pace::OfMost(0.5), beside: Beside::Nothing },
     Row { name: "one of two hosts silent", pace: Pace::Fixed(50.0), beside: Beside::SilentHost },
     Row { name: "10 a second, alone", pace: Pace::Fixed(10.0), beside: Beside::Nothing },
-    Row { name: "10 a second, beside a neighbour", pace: Pace::Fixed(10.0), beside: Beside::Neighbour },
+    Row { name: "10 a second, beside a neighbor", pace: Pace::Fixed(10.0), beside: Beside::Neighbor },
 ];
 
 fn main() {
