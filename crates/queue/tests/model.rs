@@ -110,7 +110,7 @@ fn op() -> impl Strategy<Value = Op> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: std::env::var("CASES").map_or(60, |c| c.parse().unwrap()), failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 60, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn the_log_engine_agrees_with_the_memory_engine(ops in prop::collection::vec(op(), 1..60), index_memory in prop_oneof![Just(0), Just(1 << 20)]) {
