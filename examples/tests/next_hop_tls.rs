@@ -103,7 +103,7 @@ fn a_route_that_cannot_be_verified_is_refused_and_says_what_to_write() {
             "relay.toml:4: tls: this host trusts no authorities",
         ),
         ("to = [\"192.0.2.1:25\"]\ntls = \"verified\"", "relay.toml:4: tls: this host trusts no authorities"),
-        ("to = [\"mx test:25\"]", "relay.toml:3: to: `mx test:25` is no host:port; write \"mx\""),
+        ("to = [\"mx test:25\"]", "relay.toml:3: to: `test:25` is no weight from 1 to 1000; write \"mx\""),
         ("to = [\"mx..test:25\"]", "relay.toml:3: to: `mx..test:25` is no host:port; write \"mx\""),
         ("to = [\"[mx]:25\"]", "relay.toml:3: to: `[mx]:25` is no host:port; write \"mx\""),
     ] {
