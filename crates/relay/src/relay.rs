@@ -287,7 +287,7 @@ impl<Q: Queue, R: Resolver> Relay<Q, R> {
     /// so do the settings of [listeners](Self::settings).
     ///
     /// ```
-    /// # use posthaste_relay::{Relay, RelayOptions, Route, RouteTable, queue::MemoryQueue, client::SystemResolver};
+    /// # use posthaste_relay::{Relay, RelayOptions, Route, RouteTable, queue::memory::MemoryQueue, client::SystemResolver};
     /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
     /// let mut options = RelayOptions::new("relay.example.org".parse()?);
     /// let relay = Relay::new(MemoryQueue::default(), SystemResolver, options.clone());
