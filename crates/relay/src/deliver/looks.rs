@@ -76,6 +76,11 @@ impl Looks {
         self.is_wanted || self.after.is_some()
     }
 
+    /// Returns `true` if a page is taken within a moment.
+    pub(super) fn come_soon(&self, now: Instant) -> bool {
+        self.is_wanted() && self.at <= now + 2 * LEAST
+    }
+
     /// When the next page is to be taken.
     pub(super) const fn at(&self) -> Instant {
         self.at

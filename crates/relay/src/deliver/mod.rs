@@ -131,7 +131,9 @@ pub(crate) async fn run<Q: Queue, R: Resolver>(
     let mut looks = Looks::new(Instant::now());
     let result = loop {
         tokio::select! {
-            changed = crew.shared.queue.changed(seen) => match changed {
+            // A look that comes soon finds what has changed until then.
+            changed = crew.shared.queue.changed(seen),
+                if crew.shared.overload.pauses() || !looks.come_soon(Instant::now()) => match changed {
                 Ok(changed) => {
                     seen = changed;
                     looks.want(Instant::now());
