@@ -27,6 +27,18 @@ pub const MAX_REPLY_LINE: usize = 512;
 /// The most lines of a reply that this crate builds: 32 of 512 octets keep a reply within 16 KiB.
 pub const MAX_REPLY_LINES: usize = 32;
 
+/// Cuts a text into pieces of at most `most` octets, at least one. `most` is 4 or more.
+fn pieces(text: &str, most: usize) -> impl Iterator<Item = &str> {
+    let mut rest = Some(text);
+    core::iter::from_fn(move || {
+        let text = rest.take()?;
+        let end = (0..=most.min(text.len())).rev().find(|&end| text.is_char_boundary(end))?;
+        let (piece, more) = text.split_at_checked(end)?;
+        rest = (!more.is_empty()).then_some(more);
+        Some(piece)
+    })
+}
+
 /// A reply that borrows its octets: lines with one code, each ending in CRLF.
 ///
 /// A reply of a [tolerant](ReplyFramer::tolerant) framer may be less than
@@ -179,28 +191,26 @@ impl Reply {
     /// A line feed in the text starts a new line. Another control character becomes `?`. A line
     /// beyond 512 octets continues on the next line. The reply is cut after 32 lines.
     pub fn new(code: ReplyCode, enhanced: Option<EnhancedCode>, text: &str) -> Self {
-        let mut prefix = String::new();
+        let mut start = alloc::format!("{code}-");
         if let Some(enhanced) = enhanced {
             // A write to a String cannot fail.
-            let _ = write!(prefix, "{enhanced} ");
+            let _ = write!(start, "{enhanced} ");
         }
-        let room = MAX_REPLY_LINE - "250 \r\n".len() - prefix.len();
-        let mut lines: Vec<String> = Vec::new();
-        for paragraph in text.split('\n').take(MAX_REPLY_LINES) {
-            let mut line = String::new();
-            for character in paragraph.chars().map(|c| if c.is_control() { '?' } else { c }) {
-                if line.len() + character.len_utf8() > room {
-                    lines.push(core::mem::take(&mut line));
-                }
-                line.push(character);
+        let room = MAX_REPLY_LINE - "\r\n".len() - start.len();
+        let mut octets = Vec::with_capacity(start.len() + text.len() + "\r\n".len());
+        let mut last_line = 0;
+        let lines = text.split('\n').flat_map(|paragraph| pieces(paragraph, room));
+        for line in lines.take(MAX_REPLY_LINES) {
+            last_line = octets.len();
+            octets.extend_from_slice(start.as_bytes());
+            for (index, part) in line.split(char::is_control).enumerate() {
+                octets.extend_from_slice(if index > 0 { b"?" } else { b"" });
+                octets.extend_from_slice(part.as_bytes());
             }
-            lines.push(line);
+            octets.extend_from_slice(b"\r\n");
         }
-        lines.truncate(MAX_REPLY_LINES);
-        let mut octets = Vec::new();
-        for (index, line) in lines.iter().enumerate() {
-            let separator = if index + 1 == lines.len() { ' ' } else { '-' };
-            octets.extend_from_slice(alloc::format!("{code}{separator}{prefix}{line}\r\n").as_bytes());
+        if let Some(separator) = octets.get_mut(last_line + "250".len()) {
+            *separator = b' ';
         }
         Self { octets: octets.into(), code }
     }
