@@ -24,7 +24,15 @@ pub enum Error {
     /// again later.
     #[error("the system has run out of something: {0}; check the limit of open files (`ulimit -n`)")]
     Scarce(Arc<str>),
-    /// The message's body cannot be read, or is not what was accepted. Nothing was deleted.
+    /// The disk does not give the message's body now. Temporary: the body may be as it was.
+    #[error("the body of message {message} cannot be read now: {reason}")]
+    Unreadable {
+        /// The message.
+        message: MessageId,
+        /// The file, and what happened.
+        reason: Arc<str>,
+    },
+    /// The message's body is missing, or is not what was accepted. Nothing was deleted.
     #[error("the body of message {message} is damaged: {reason}")]
     Damaged {
         /// The message.
@@ -177,7 +185,7 @@ impl From<Error> for io::Error {
         let kind = match error {
             Error::Damaged { .. } => io::ErrorKind::InvalidData,
             Error::NoSuchMessage(_) => io::ErrorKind::NotFound,
-            Error::Closed | Error::Broken(_) | Error::Scarce(_) => io::ErrorKind::Other,
+            Error::Closed | Error::Broken(_) | Error::Scarce(_) | Error::Unreadable { .. } => io::ErrorKind::Other,
         };
         Self::new(kind, error)
     }

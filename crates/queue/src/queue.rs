@@ -343,8 +343,8 @@ pub trait Draft: Send {
 ///
 /// A piece has 1 to 65,536 bytes. The last piece is given only if the checksum over all bytes is
 /// right. An error is an [`io::Error`] that holds an [`Error`](crate::Error) (`downcast` gives it
-/// back), and ends the stream. [`Damaged`](crate::Error::Damaged): the bytes cannot be read, or are
-/// not those that were accepted.
+/// back), and ends the stream. [`Damaged`](crate::Error::Damaged): the bytes are not those that
+/// were accepted. [`Unreadable`](crate::Error::Unreadable): they cannot be read now.
 pub trait Body: Stream<Item = io::Result<Bytes>> + Send + Unpin {
     /// The size of the whole body in bytes.
     fn len(&self) -> u64;

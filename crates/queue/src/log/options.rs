@@ -134,6 +134,15 @@ pub enum OpenError {
         /// One of the other files.
         path: PathBuf,
     },
+    /// The file that marks the folder as a queue is missing or damaged.
+    #[error(
+        "{} is missing or damaged, and should mark the folder as a queue: if that is a queue of this program, leave \
+         its files there and say printf 'posthaste-queue 1\\n' > {}", path.display(), path.display()
+    )]
+    Marker {
+        /// The marker.
+        path: PathBuf,
+    },
     /// The folder is a queue of another version.
     #[error("{} says \"{found}\": use the program that wrote it, and let its queue run empty", path.display())]
     Version {

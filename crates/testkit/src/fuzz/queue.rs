@@ -46,7 +46,9 @@ pub fn queue(data: &[u8]) {
     }
     let queue = match LogQueue::open(folder.path(), sound.options.clone()) {
         Ok(queue) => queue,
-        Err(OpenError::Version { .. } | OpenError::Foreign { .. }) if is_marker_changed => return,
+        Err(OpenError::Version { .. } | OpenError::Foreign { .. } | OpenError::Marker { .. }) if is_marker_changed => {
+            return;
+        }
         Err(error) => panic!("{error}"),
     };
     if !is_forged {

@@ -27,8 +27,17 @@ pub(in crate::log) fn judge(vfs: &dyn Vfs, dir: &Path) -> Result<bool, OpenError
         let torn = text.iter().zip(MARKER).all(|(octet, ours)| *octet == *ours || *octet == 0);
         if !torn || text.len() > MARKER.len() {
             let found = String::from_utf8_lossy(text).trim_end().to_owned();
-            return Err(OpenError::Version { path: marker, found });
+            let version = found.strip_prefix("posthaste-queue ").filter(|version| !version.is_empty());
+            let is_version = version.is_some_and(|version| version.bytes().all(|octet| octet.is_ascii_digit()));
+            return Err(if is_version {
+                OpenError::Version { path: marker, found }
+            } else {
+                OpenError::Marker { path: marker }
+            });
         }
+    }
+    if has_mail(vfs, dir, &found)? {
+        return Err(OpenError::Marker { path: marker });
     }
     if let Some(name) = found.iter().find(|name| !OUR_NAMES.contains(&name.as_str())) {
         return Err(OpenError::Foreign { path: dir.join(name) });
@@ -37,6 +46,23 @@ pub(in crate::log) fn judge(vfs: &dyn Vfs, dir: &Path) -> Result<bool, OpenError
         let folder = dir.join(name);
         if let Some(inside) = vfs.list(&folder).map_err(io(&folder))?.first() {
             return Err(OpenError::Foreign { path: folder.join(inside) });
+        }
+    }
+    Ok(false)
+}
+
+/// Returns `true` if the folder has a segment or a body: the marker was written before them.
+fn has_mail(vfs: &dyn Vfs, dir: &Path, found: &[String]) -> Result<bool, OpenError> {
+    for (name, is_ours) in [
+        (names::LOG, (|name| names::sequence(name).is_some()) as fn(&str) -> bool),
+        (names::BODIES, |name| names::body_id(name).is_some()),
+    ] {
+        if !found.iter().any(|there| there == name) {
+            continue;
+        }
+        let folder = dir.join(name);
+        if vfs.list(&folder).map_err(OpenError::io(&folder))?.iter().any(|name| is_ours(name)) {
+            return Ok(true);
         }
     }
     Ok(false)

@@ -39,9 +39,10 @@ impl LogBody {
         }
         let want = usize::try_from(self.left).unwrap_or(usize::MAX).min(CHUNK);
         let mut chunk = BytesMut::zeroed(want);
-        read_exact(&*self.file, &mut chunk, self.at).map_err(|error| match is_scarce(&error) {
-            true => Error::Scarce(format!("{}: {error}", self.name).into()),
-            false => self.damaged(&error.to_string()),
+        read_exact(&*self.file, &mut chunk, self.at).map_err(|error| match error.kind() {
+            _ if is_scarce(&error) => Error::Scarce(format!("{}: {error}", self.name).into()),
+            io::ErrorKind::UnexpectedEof => self.damaged(&error.to_string()),
+            _ => Error::Unreadable { message: self.message, reason: format!("{}: {error}", self.name).into() },
         })?;
         self.hasher.update(&chunk);
         let left = self.left.saturating_sub(want as u64);

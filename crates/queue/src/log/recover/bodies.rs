@@ -10,9 +10,9 @@ use crate::log::format::place::Stored;
 use crate::log::options::OpenError;
 
 impl Opening<'_> {
-    /// Holds messages without their body, and removes bodies without a message.
-    pub(super) fn check_bodies(&mut self) -> Result<(), Failure> {
-        self.hold_what_is_missed()?;
+    /// Lists the files in `bodies/`. An id is given out after a record that takes it is on stable
+    /// storage. So a body with an id that no record took shows that a part of the log is lost.
+    pub(super) fn list_bodies(&mut self) -> Result<BTreeSet<MessageId>, OpenError> {
         let bodies = names::bodies(self.dir);
         let mut files = BTreeSet::new();
         for name in self.vfs.list(&bodies).map_err(OpenError::io(&bodies))? {
@@ -23,6 +23,23 @@ impl Opening<'_> {
                 None => self.damage(bodies.join(name), "is no body; it was left as it is"),
             }
         }
+        let lost = files.iter().filter(|id| id.as_u64() >= self.next_id).count();
+        if lost > 0 {
+            self.damage(
+                self.segments.dir.clone(),
+                &format!(
+                    "is missing a segment or the end of one, so that messages are lost: {lost} files in bodies/ have \
+                     ids that no record took; they were moved to quarantine/: restore the segment, and move them back"
+                ),
+            );
+        }
+        Ok(files)
+    }
+
+    /// Holds messages without their body, and removes those of `files` that belong to no message.
+    pub(super) fn check_bodies(&mut self, mut files: BTreeSet<MessageId>) -> Result<(), Failure> {
+        self.hold_what_is_missed()?;
+        let bodies = names::bodies(self.dir);
         let mut named = BTreeSet::new();
         self.checkpoint.each_body(|id| named.extend([id]))?;
         let has_file = |message: &Message<Stored>| message.stored.inline.is_none();

@@ -3,7 +3,7 @@
 mod bodies;
 mod segment;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::mem;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -265,6 +265,7 @@ impl<'a> Opening<'a> {
     }
 
     fn end(mut self, bodies: Bodies) -> Result<Recovered, OpenError> {
+        let files = if bodies == Bodies::Check { self.list_bodies()? } else { BTreeSet::new() };
         if self.next_id == 0 {
             // Far from the ids of an earlier queue in this folder, so that log lines of the two are
             // not confused.
@@ -276,7 +277,7 @@ impl<'a> Opening<'a> {
         }
         let failed = |error: Unreadable| OpenError::Failed { path: names::index(self.dir), why: error.0 };
         if bodies == Bodies::Check {
-            self.check_bodies().map_err(|failure| match failure {
+            self.check_bodies(files).map_err(|failure| match failure {
                 Failure::Open(error) => error,
                 Failure::Index(why) => failed(Unreadable(why)),
             })?;

@@ -338,3 +338,89 @@ fn a_second_opener_is_refused() {
     block_on(queue.close());
     open(&disk, &options).unwrap();
 }
+
+/// Two messages with a file for each body, a draft, and a kill.
+fn killed_with_bodies(options: &LogOptions) -> Disk {
+    let disk = Disk::new();
+    let queue = open(&disk, options).unwrap();
+    block_on(async {
+        for _ in 0..2 {
+            put(&queue, message("a", b""), &[b'x'; 5000]).await.unwrap();
+        }
+        let mut draft = queue.put(None).await.unwrap();
+        crate::Draft::write(&mut draft, Bytes::from_static(&[b'd'; 5000])).await.unwrap();
+        let killed = disk.killed();
+        drop(draft);
+        killed
+    })
+}
+
+fn in_folder(disk: &Disk, folder: &str) -> usize {
+    let folder = Path::new(DIR).join(folder);
+    disk.paths().into_iter().filter(|path| path.starts_with(&folder) && path.extension().is_none()).count()
+}
+
+#[test]
+fn a_log_whose_only_segment_is_gone_or_empty_is_damaged_and_keeps_its_bodies() {
+    let options = one_segment();
+    for (len, is_index_there) in [(None, true), (None, false), (Some(0), true), (Some(SEGMENT_HEADER), true)] {
+        let disk = killed_with_bodies(&options);
+        let path = disk.paths().into_iter().find(|path| path.starts_with("/queue/log")).unwrap();
+        match len {
+            None => disk.forget(&path),
+            Some(len) => disk.shorten(&path, len),
+        }
+        if !is_index_there {
+            disk.forget(&Path::new(DIR).join("index"));
+        }
+        assert_eq!(in_folder(&disk, "bodies"), 3);
+        let queue = open(&disk, &options).unwrap();
+        let report = queue.report();
+        let damaged: Vec<_> = report.damaged.iter().map(|each| each.path.clone()).collect();
+        assert_eq!(damaged, [Path::new(DIR).join("log")], "{len:?}: {report:?}");
+        assert!(report.damaged[0].what.contains("3 files in bodies/"), "{report:?}");
+        assert_eq!((in_folder(&disk, "bodies"), in_folder(&disk, "quarantine")), (0, 3));
+        block_on(put(&queue, message("a", b""), b"goes on")).unwrap();
+        block_on(queue.close());
+        assert_eq!(open(&disk, &options).unwrap().report().damaged, [], "it is reported once");
+    }
+}
+
+#[test]
+fn a_draft_of_a_killed_process_is_no_damage_and_is_removed() {
+    let options = one_segment();
+    let disk = killed_with_bodies(&options);
+    let queue = open(&disk, &options).unwrap();
+    assert_eq!((queue.report().damages(), queue.report().orphans, queue.report().messages), (0, 1, 2));
+    assert_eq!((in_folder(&disk, "bodies"), in_folder(&disk, "quarantine")), (2, 0));
+}
+
+#[test]
+fn a_queue_whose_marker_is_damaged_or_missing_says_so_and_is_mended_by_what_it_says() {
+    let options = one_segment();
+    let marker = Path::new(DIR).join("posthaste-queue");
+    for text in
+        [None, Some(&b""[..]), Some(b"posthaste"), Some(&[0; 18]), Some(b"pow.has>e-queU% 1\n"), Some(&[b'x'; 40])]
+    {
+        let disk = killed_with_bodies(&options);
+        match text {
+            None => disk.forget(&marker),
+            Some(text) => disk.set_contents(&marker, text.to_vec()),
+        }
+        let before = disk.paths();
+        let refused = open(&disk, &options).unwrap_err();
+        assert!(matches!(&refused, OpenError::Marker { path } if *path == marker), "{text:?}: {refused}");
+        let said = refused.to_string();
+        assert!(
+            said.contains(r"printf 'posthaste-queue 1\n' > /queue/posthaste-queue") && !said.contains("move"),
+            "{said}"
+        );
+        assert_eq!(disk.paths(), before, "nothing was changed");
+        let vfs: &dyn crate::log::disk::vfs::Vfs = &disk;
+        if text.is_none() {
+            vfs.create(&marker).unwrap();
+        }
+        disk.set_contents(&marker, b"posthaste-queue 1\n".to_vec());
+        assert_eq!(open(&disk, &options).unwrap().report().messages, 2);
+    }
+}
