@@ -22,7 +22,8 @@ use posthaste_tokio::{
     },
     wire::{
         Auth, Capabilities, Command, Domain, EhloName, Rcpt, Reply, ReplyCode, Secret, Severity,
-        address::AddressLiteral, capability::Keyword,
+        address::AddressLiteral,
+        capability::{Keyword, Mechanism},
     },
 };
 use tokio::{
@@ -61,6 +62,9 @@ pub struct ClientOptions {
     /// [`ConnectError::AuthUnavailable`]: an attacker could remove opportunistic TLS and read them.
     /// With [`Identity::Unverified`](crate::Identity::Unverified) only mechanisms that do not show
     /// the password are used, such as SCRAM.
+    ///
+    /// If the server answers the strongest mechanism that it offers with 504, or any other
+    /// permanent refusal of CRAM-MD5, the next one is tried in the same session.
     ///
     /// SCRAM derives a key on tokio's blocking threads. That takes some milliseconds for the usual
     /// 4,096 iterations, and a second for the most that the client accepts
@@ -436,17 +440,44 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
 
     async fn log_in(&mut self, options: &ClientOptions) -> Result<(), ConnectError> {
         let Some(login) = &options.credentials else { return Ok(()) };
-        let lost = |misuse: ApiMisuse| at(Stage::Auth)(misuse.into());
         if !options.tls.is_demanded() || !self.is_tls() {
             return Err(ChooseError::Unprotected.into());
         }
         let credentials = &login.credentials().await.map_err(ConnectError::Credentials)?;
-        let mut random = [0; 18];
-        getrandom::fill(&mut random).map_err(|error| at(Stage::Auth)(ClientError::Io(error.into())))?;
-        let mut context = self.driver.sasl_context(Nonce::from_random(random));
-        context.protection = if self.is_verified { Protection::Verified } else { Protection::Unverified };
-        context.minimum = options.weakest_login;
-        let mut mechanism = ClientMechanism::choose(self.capabilities().auth(), credentials.clone(), context)?;
+        let (mut offered, mut refused) = (self.capabilities().auth(), None);
+        // Each turn takes one mechanism out.
+        loop {
+            let mut random = [0; 18];
+            getrandom::fill(&mut random).map_err(|error| at(Stage::Auth)(ClientError::Io(error.into())))?;
+            let mut context = self.driver.sasl_context(Nonce::from_random(random));
+            context.protection = if self.is_verified { Protection::Verified } else { Protection::Unverified };
+            context.minimum = options.weakest_login;
+            let mechanism = match (ClientMechanism::choose(offered, credentials.clone(), context), refused) {
+                (Ok(mechanism), _) => mechanism,
+                (Err(_), Some(refused)) => return Err(refused),
+                (Err(error), None) => return Err(error.into()),
+            };
+            let name = mechanism.mechanism();
+            let reply = self.authenticate(mechanism, credentials).await?;
+            let lacks_it = lacks_mechanism(name, reply.code());
+            match positive(reply, Stage::Auth) {
+                Err(error) if lacks_it => {
+                    offered.remove(name);
+                    refused = Some(error);
+                }
+                done => return done,
+            }
+        }
+    }
+
+    /// Goes through the exchange of a mechanism. Returns the reply that ends it; if that is
+    /// positive, the server has proved all that the mechanism demands.
+    async fn authenticate(
+        &mut self,
+        mut mechanism: ClientMechanism,
+        credentials: &ClientCredentials,
+    ) -> Result<Reply, ConnectError> {
+        let lost = |misuse: ApiMisuse| at(Stage::Auth)(misuse.into());
         if let Some(trace) = self.driver.trace() {
             if let ClientCredentials::Password(who) = credentials {
                 trace.hide(Secret::new(who.password.expose().as_str()));
@@ -460,8 +491,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
         loop {
             match self.driver.next().await.map_err(at(Stage::Auth))? {
                 ClientEvent::Reply { reply, .. } => {
-                    positive(reply, Stage::Auth)?;
-                    return Ok(mechanism.finish()?);
+                    if reply.code().is_positive() {
+                        mechanism.finish()?;
+                    }
+                    return Ok(reply);
                 }
                 ClientEvent::Challenge(challenge) => {
                     // The server chooses how long this takes.
@@ -486,6 +519,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
             }
         }
     }
+}
+
+/// Returns `true` if a reply says that the server lacks a mechanism that it has offered, so that
+/// another one may do (RFC 4954 section 4). Many servers offer CRAM-MD5 and refuse every login by
+/// it, since they do not store passwords in clear.
+fn lacks_mechanism(mechanism: Mechanism, code: ReplyCode) -> bool {
+    code.get() == 504 || (mechanism == Mechanism::CramMd5 && code.severity() == Severity::PermanentNegative)
 }
 
 /// Does the handshake of TLS from the first octet.

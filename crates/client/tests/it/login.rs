@@ -85,6 +85,37 @@ fn scram_server() -> impl FnMut(&str) -> String + Send + 'static {
     }
 }
 
+/// Servers that offer a mechanism that they do not have.
+#[tokio::test]
+async fn the_next_mechanism_is_tried_for_one_that_the_server_lacks() {
+    let plain = format!("AUTH PLAIN {}", STANDARD.encode("\0me\0right"));
+    for (offers, script, ends_with, is_in) in [
+        // Refused at once, or after the challenge.
+        ("AUTH CRAM-MD5 LOGIN PLAIN", &["504 5.5.4 What", "235 2.7.0 yes"][..], &*plain, true),
+        ("AUTH CRAM-MD5 LOGIN PLAIN", &["334 PDFAaG9wPg==", "535 5.7.8 no", "235 2.7.0 yes"], &plain, true),
+        ("AUTH SCRAM-SHA-256 CRAM-MD5 PLAIN", &["504 5.5.4 What", "504 5.5.4 What", "235 2.7.0 yes"], &plain, true),
+        // A wrong password is no missing mechanism.
+        ("AUTH PLAIN LOGIN", &["535 5.7.8 no"], &plain, false),
+        ("AUTH CRAM-MD5", &["504 5.5.4 What"], "AUTH CRAM-MD5", false),
+        ("AUTH CRAM-MD5 PLAIN", &["454 4.7.0 later"], "AUTH CRAM-MD5", false),
+        ("AUTH CRAM-MD5 PLAIN", &["504 5.5.4 What", "535 5.7.8 no"], &plain, false),
+    ] {
+        let mut replies = script.iter();
+        let server = move |_: &str| format!("{}\r\n", replies.next().unwrap());
+        let (started, said) = log_in(offers, password("right"), Strength::Secret, server).await;
+        assert_eq!(started.is_ok(), is_in, "{offers} {script:?} {started:?}");
+        assert_eq!(said.last().map(String::as_str), Some(ends_with), "{offers} {script:?} {said:?}");
+        let last = script.last().unwrap().get(..3).unwrap();
+        if let Err(error) = started {
+            assert_eq!(error.reply().unwrap().code().to_string(), last);
+        }
+    }
+    // The least strength holds for the next one too.
+    let server = |_: &str| "504 5.5.4 What\r\n".to_owned();
+    let (_, said) = log_in("AUTH CRAM-MD5 PLAIN", password("right"), Strength::Hashed, server).await;
+    assert!(said.iter().all(|line| !line.starts_with("AUTH PLAIN")), "{said:?}");
+}
+
 #[tokio::test]
 async fn the_strongest_mechanism_is_used_and_its_proofs_are_checked() {
     let offers = "AUTH PLAIN LOGIN SCRAM-SHA-256";
