@@ -1,8 +1,8 @@
 //! The domain of the author: that of the From field (RFC 5322 sections 3.4 and 4.4).
 //!
 //! Blanks, comments, quoted names, groups and obsolete routes are read as the grammar says. In one
-//! thing this is wider: the name before an address in angle brackets may have `@` without quotes,
-//! as many programs write it.
+//! thing this is wider: the name before an address in angle brackets may be an address of the same
+//! domain, without quotes, as many programs write it.
 
 use posthaste_wire::Domain;
 
@@ -56,10 +56,12 @@ fn domains(value: &[u8]) -> Option<Vec<String>> {
             Some(Token::Special(b':')) => return None,
             Some(Token::Special(b'<')) => {
                 let close = tail.iter().position(|token| *token == Token::Special(b'>'))?;
-                if !is_phrase(head) {
+                let domain = address(without_route(tail.get(1..close)?)?)?;
+                // Some programs take an address before the brackets for the author.
+                if !is_phrase(head) && address(head).as_ref() != Some(&domain) {
                     return None;
                 }
-                domains.push(address(without_route(tail.get(1..close)?)?)?);
+                domains.push(domain);
                 rest = tail.get(close + 1..)?;
                 match rest.first() {
                     None | Some(Token::Special(b',' | b';')) => {}
@@ -93,7 +95,7 @@ fn domains(value: &[u8]) -> Option<Vec<String>> {
 
 /// What may stand before an address in angle brackets, or be the name of a group.
 fn is_phrase(tokens: &[Token<'_>]) -> bool {
-    tokens.iter().all(|token| matches!(token, Token::Word(_) | Token::Quoted | Token::Special(b'@')))
+    tokens.iter().all(|token| matches!(token, Token::Word(_) | Token::Quoted))
 }
 
 /// `[obs-route] addr-spec`: without the route.
@@ -211,7 +213,7 @@ mod tests {
             ("<me@Example.ORG>", "example.org"),
             ("Me <me@example.org>", "example.org"),
             ("\"Me, (not) <you@example.net>\" <me@example.org>", "example.org"),
-            ("you@example.net <me@example.org>", "example.org"),
+            ("you@example.org <me@example.org>", "example.org"),
             ("(you@example.net) me@example.org (a (nested) \\) one)", "example.org"),
             ("me (a) @ (b) example (c) . (d) org", "example.org"),
             ("\"you@example.net\"@example.org", "example.org"),
@@ -243,6 +245,10 @@ mod tests {
             "me@example.org you",
             "me@a@example.org",
             "<me@example.org> <you@example.net>",
+            "you@example.net <me@example.org>",
+            "You you@example.net <me@example.org>",
+            "@ <me@example.org>",
+            "you@example.net: me@example.org;",
             "<me@example.org",
             "me@example.org>",
             "<me@example.org> you@example.net",
