@@ -126,15 +126,26 @@ pub enum Event<'a> {
         /// Why it is not reported.
         because: NotReported,
     },
-    /// A message is on hold, since the relay cannot or must not deliver it by itself: its record
-    /// cannot be read, or its outcome cannot be written. Its sender is not told. Look at it, then
-    /// release it or remove it. The other mail goes on.
+    /// A message is on hold, since the relay cannot or must not deliver it by itself. Its record
+    /// cannot be read, its body is damaged, or its outcome cannot be written. Its sender is not
+    /// told. Look at it, then release it or remove it. The other mail goes on.
     #[non_exhaustive]
     SetAside {
         /// The message's id.
         message: MessageId,
         /// What is wrong with it.
         why: &'a str,
+    },
+    /// A sweep through the queue has found the labels of queued mail again, after the rules changed
+    /// or the relay started: see [`Relabeling`](crate::Relabeling).
+    #[non_exhaustive]
+    Relabeled {
+        /// Messages that it has looked at.
+        seen: u64,
+        /// Deliveries that follow another rule now.
+        moved: u64,
+        /// Deliveries whose recipients would follow different rules now, and stay together.
+        together: u64,
     },
     /// The relay does less of its work than before, or more, since it is overloaded or no longer
     /// is.
@@ -216,6 +227,9 @@ impl Observer for TracingObserver {
             Event::SetAside { message, why } => {
                 error!(%message, why, "message set aside and held; check it, then release or remove it");
             }
+            Event::Relabeled { seen, moved, together } => {
+                info!(seen, moved, together, "labels of queued mail found again");
+            }
             Event::Overload { rung, was, gauge, value, watermark } if rung > was => {
                 warn!(%rung, %was, %gauge, value, watermark, "overload grown, less mail taken");
             }
@@ -248,12 +262,14 @@ pub struct Totals {
     pub set_aside: u64,
     /// Changes of the rung on the overload ladder, up and down.
     pub overload: u64,
+    /// Sweeps that found the labels of queued mail again.
+    pub relabeled: u64,
 }
 
 /// Counts events and passes them on.
 pub(crate) struct Counting {
     observer: Box<dyn Observer>,
-    counts: [AtomicU64; 9],
+    counts: [AtomicU64; 10],
 }
 
 impl Counting {
@@ -272,6 +288,7 @@ impl Counting {
             Event::Discarded { .. } => 6,
             Event::SetAside { .. } => 7,
             Event::Overload { .. } => 8,
+            Event::Relabeled { .. } => 9,
         };
         if let Some(count) = self.counts.get(index) {
             count.fetch_add(1, Ordering::Relaxed);
@@ -284,9 +301,20 @@ impl Counting {
     }
 
     pub(crate) fn totals(&self) -> Totals {
-        let [accepted, delivered, deferred, failed, reported, not_reported, discarded, set_aside, overload] =
+        let [accepted, delivered, deferred, failed, reported, not_reported, discarded, set_aside, overload, relabeled] =
             std::array::from_fn(|index| self.counts.get(index).map_or(0, |count| count.load(Ordering::Relaxed)));
-        Totals { accepted, delivered, deferred, failed, reported, not_reported, discarded, set_aside, overload }
+        Totals {
+            accepted,
+            delivered,
+            deferred,
+            failed,
+            reported,
+            not_reported,
+            discarded,
+            set_aside,
+            overload,
+            relabeled,
+        }
     }
 }
 

@@ -9,6 +9,7 @@ mod domains;
 mod event;
 mod hooks;
 mod labels;
+mod limits;
 mod message;
 mod offers;
 mod opening;
@@ -21,6 +22,7 @@ mod policy;
 mod receive;
 mod recipients;
 mod record;
+mod relabel;
 mod relay;
 mod reload;
 mod report;
@@ -31,8 +33,10 @@ mod rule;
 mod shared;
 mod sign;
 mod sites;
+mod source;
 mod submission;
 mod trace;
+mod warm_up;
 #[cfg(any(doc, doctest))]
 #[doc = include_str!("../WHAT_HAPPENS.md")]
 pub mod what_happens {}
@@ -41,12 +45,14 @@ pub use accounts::{AccountError, AccountTable, Accounts};
 pub use deliver::Cause;
 pub use domains::{DomainPattern, DomainPatternError, DomainSet};
 pub use event::{Diagnostic, Event, NotReported, Observer, Totals, TracingObserver};
+pub use limits::{Rate, SiteLimitTable, SiteLimits};
 pub use offers::{future_release, offers};
 pub use options::{AddFields, DeliveryOptions, RelayOptions};
 pub use overload::{Gauge, Overload, OverloadCause, OverloadOptions, OverloadState, Rung, Watermarks};
 pub use policy::{Policy, PolicyTable, Recipients};
 pub use receive::{RelayHandler, RelayService};
 pub use recipients::{MailboxPattern, MailboxPatternError, MailboxSet, RecipientTable};
+pub use relabel::Relabeling;
 pub use relay::{Relay, RelayBuilder, SubmitError};
 pub use reload::{FixedOption, ReloadError};
 pub use report::{ReportKind, ReportWords, TemplateError};
@@ -57,7 +63,9 @@ pub use rule::{DuplicateRule, Facts, Label, LabelError, Rule};
 #[cfg(feature = "dkim")]
 pub use sign::{DkimOptions, SignFor, SignatureError, Unsignable};
 pub use sites::{Resting, SiteState};
+pub use source::{RestingSource, Source, SourcePool};
 pub use submission::{SenderRule, SenderTable, Senders, SubmissionOptions, TagField, TagFieldError};
+pub use warm_up::{SourceCount, WarmUp};
 
 #[cfg(feature = "dkim")]
 pub use posthaste_auth as auth;

@@ -6,7 +6,7 @@ use posthaste_client::{Published, rustls::ClientConfig, session::client::ClientT
 use posthaste_server::wire::{Domain, Mailbox};
 
 use crate::{
-    AccountTable, OverloadOptions, PolicyTable, RecipientTable, ReportWords, RetrySchedule, RouteTable,
+    AccountTable, OverloadOptions, PolicyTable, RecipientTable, ReportWords, RetrySchedule, RouteTable, SiteLimitTable,
     SubmissionOptions,
 };
 
@@ -103,6 +103,9 @@ pub struct DeliveryOptions {
     /// that is silent, and has failed with others meanwhile, no longer count: the other hosts get
     /// the rest of the mail.
     pub concurrency_per_site: usize,
+    /// The limits of single next hops, by their hosts. Default: none, so that each takes what it
+    /// has taught the relay.
+    pub site_limits: SiteLimitTable,
     /// How long an unused connection is kept for the next message to the same next hop. Default 2
     /// seconds.
     pub idle: Duration,
@@ -194,6 +197,7 @@ impl Default for DeliveryOptions {
             retry: RetrySchedule::default(),
             concurrency: 200,
             concurrency_per_site: 20,
+            site_limits: SiteLimitTable::default(),
             idle: Duration::from_secs(2),
             connect_timeout: Duration::from_secs(30),
             timeouts: ClientTimeouts::default(),

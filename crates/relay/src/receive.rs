@@ -234,6 +234,7 @@ impl<Q: Queue, R: Resolver> Handler for RelayHandler<Q, R> {
         let id = committed.map_err(not_taken)?;
         shared.overload.accepted(shared.overload.owner(peer), octets);
         shared.hints.add(hint);
+        shared.took_by(&options);
         let sender = &envelope.mail.reverse_path;
         let client = Some(peer);
         self.shared.observe(&Event::Accepted { message: id, client, sender, recipients, octets, priority, held });

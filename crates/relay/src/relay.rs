@@ -21,8 +21,8 @@ use posthaste_server::{
 use thiserror::Error;
 
 use crate::{
-    Accounts, Event, Observer, Overload, Policy, Recipients, RelayOptions, RelayService, ReloadError, RouteError,
-    Routes, Senders, SiteState, Totals, TracingObserver,
+    Accounts, Event, Observer, Overload, Policy, Recipients, Relabeling, RelayOptions, RelayService, ReloadError,
+    RestingSource, RouteError, Routes, Senders, SiteState, SourceCount, Totals, TracingObserver,
     deliver::{self, Hint},
     event::Counting,
     future_release,
@@ -185,6 +185,25 @@ impl<Q: Queue, R: Resolver> Relay<Q, R> {
         self.shared.sites.states()
     }
 
+    /// The [sources](crate::SourcePool) that are passed over for now, in no order: at most 8,192.
+    /// Beyond that number a source that a site blocks does not rest there. It is in memory alone.
+    pub fn resting_sources(&self) -> Vec<RestingSource> {
+        self.shared.rests.states()
+    }
+
+    /// The messages of each source on the last day of its [warm-up](crate::WarmUp) on which it sent
+    /// any, in no order. Keep them and [give them back](Self::restore_source_counts) after a
+    /// restart; otherwise the day begins again.
+    pub fn source_counts(&self) -> Vec<SourceCount> {
+        self.shared.ledger.counts()
+    }
+
+    /// Takes counts of [`source_counts`](Self::source_counts) over, before deliveries begin: at
+    /// most 8,192.
+    pub fn restore_source_counts(&self, counts: impl IntoIterator<Item = SourceCount>) {
+        self.shared.ledger.restore(counts);
+    }
+
     /// The settings of a listener for mail from other hosts: the relay's name, and the [`offers`].
     pub fn settings(&self) -> ServerSettings {
         let mut settings = ServerSettings::new(self.shared.options().host_name.clone());
@@ -278,7 +297,9 @@ impl<Q: Queue, R: Resolver> Relay<Q, R> {
     /// When this returns, the new options count for all that begins from then on, for mail that is
     /// in the queue too. Routes count at once, and an application's [`Routes`] are asked again.
     /// What the relay has learned of a site stays if its route is equal to one of before. Mail that
-    /// waits to be tried again waits as long as before.
+    /// waits to be tried again waits as long as before. The [rules](crate::Rule) are asked again
+    /// for mail in the queue, in the background: [`relabeling`](Self::relabeling) tells how far
+    /// that is.
     ///
     /// A message that is being received, and a delivery that runs, ends by the options with which
     /// it began. The connections that were kept for the next message are closed.
@@ -305,6 +326,12 @@ impl<Q: Queue, R: Resolver> Relay<Q, R> {
     /// [`idle`](crate::DeliveryOptions::idle). Then all options stay as they are.
     pub fn reload(&self, options: RelayOptions) -> Result<(), ReloadError> {
         self.shared.reload(options)
+    }
+
+    /// How far the relay has come with the labels of queued mail, after a
+    /// [`reload`](Self::reload). [`Event::Relabeled`] tells of the end.
+    pub fn relabeling(&self) -> Relabeling {
+        self.shared.sweeps.state()
     }
 
     /// Ends [`serve`](Self::serve) and [`deliver`](Self::deliver) as their `shutdown` does, and
@@ -391,6 +418,7 @@ impl<Q: Queue, R: Resolver> Relay<Q, R> {
         timed.end();
         let id = committed?;
         self.shared.hints.add(hint);
+        self.shared.took_by(&options);
         let (sender, recipients) = (&envelope.mail.reverse_path, envelope.recipients.len());
         self.shared.observe(&Event::Accepted { message: id, client: None, sender, recipients, octets, priority, held });
         Ok(id)

@@ -11,7 +11,7 @@ use posthaste_client::{Login, Protocol, Tls};
 use posthaste_server::Refusal;
 
 use crate::{
-    Facts, Label,
+    Facts, Label, SourcePool,
     agent::{Agent, AgentHandle},
 };
 
@@ -104,6 +104,9 @@ pub struct Route {
     /// The protocol that its hosts speak. With [`Protocol::Lmtp`] each recipient has an answer of
     /// its own to the message (RFC 2033). Not for [`NextHop::Mx`]. Default: SMTP.
     pub protocol: Protocol,
+    /// Where its connections come from. Unix sockets have no source. Default: from wherever the
+    /// system says, under the relay's name.
+    pub sources: Option<SourcePool>,
     /// The label under which the queue keeps the mail, so that a route that was found by more than
     /// the domain is found again. Set by [`RouteTable::push_rule`](crate::RouteTable::push_rule).
     /// Default: none.
@@ -179,7 +182,8 @@ const MOST_OCTETS: usize = 16 << 10;
 impl Route {
     /// Makes a route without TLS, and with BDAT to hosts that offer it.
     pub fn new(to: NextHop) -> Self {
-        Self { to, tls: Tls::default(), credentials: None, chunking: true, protocol: Protocol::Smtp, label: None }
+        let (tls, protocol) = (Tls::default(), Protocol::Smtp);
+        Self { to, tls, credentials: None, chunking: true, protocol, sources: None, label: None }
     }
 
     /// Makes a route to these hosts, in order, each with its port: [`NextHop::Hosts`] with a group
@@ -226,9 +230,11 @@ impl Route {
 
     /// The octets of its hosts. TLS, logins and agents are shared.
     pub(crate) fn octets(&self) -> usize {
-        let NextHop::Hosts(groups) = &self.to else { return size_of::<Self>() };
+        let sources = self.sources.as_ref().map_or(0, SourcePool::octets);
+        let own = size_of::<Self>().saturating_add(sources);
+        let NextHop::Hosts(groups) = &self.to else { return own };
         let slots = |count: usize, size: usize| count.saturating_mul(size);
-        let mut octets = size_of::<Self>().saturating_add(slots(groups.capacity(), size_of::<HostGroup>()));
+        let mut octets = own.saturating_add(slots(groups.capacity(), size_of::<HostGroup>()));
         for HostGroup(hosts) in groups {
             octets = octets.saturating_add(slots(hosts.capacity(), size_of::<WeightedHost>()));
             octets = hosts.iter().map(|host| host.name.capacity()).fold(octets, usize::saturating_add);
@@ -251,7 +257,8 @@ impl Route {
         if octets <= MOST_OCTETS {
             return Ok(());
         }
-        Err(format!("the route has {octets} octets of hosts, at most {MOST_OCTETS} are taken; name fewer hosts").into())
+        Err(format!("the route has {octets} octets of hosts and sources, at most {MOST_OCTETS} are taken; name fewer")
+            .into())
     }
 }
 
@@ -261,6 +268,7 @@ impl Hash for Route {
         self.to.hash(state);
         self.chunking.hash(state);
         self.protocol.hash(state);
+        self.sources.hash(state);
     }
 }
 

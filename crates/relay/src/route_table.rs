@@ -26,8 +26,14 @@ use crate::{
 ///
 /// Mail in the queue is known by its domain and by the [label](Label) of its rule. In a changed
 /// table it takes the rule of that name, if there still is one for its domain and no route by
-/// domain comes before it. Otherwise it takes its domain's route. A rule that is new does not reach
-/// for mail that was queued before, unless the rule is by domain.
+/// domain comes before it. Otherwise it takes its domain's route.
+///
+/// After a [reload](crate::Relay::reload), and at the start, the relay asks the rules again for
+/// queued mail, and gives it the label that it would have now. What counts is recorded: sender,
+/// recipient and client. The user and the tag are not: mail keeps the label of a rule with such
+/// conditions while the others hold, and no other mail gets it. Recipients of one domain that were
+/// queued together stay together: under their label if it still is right for one of them, and
+/// otherwise under the first that is.
 #[derive(Debug, Clone)]
 pub struct RouteTable {
     /// All routes in order, without labels.
@@ -129,6 +135,15 @@ impl RouteTable {
             (None, None) => {}
         }
         self.routes.get(by_domain?)
+    }
+
+    /// The label that mail in the queue would have now, and the place of its rule. `None`: its
+    /// domain decides.
+    pub(crate) fn label_again(&self, domain: &str, facts: &Facts<'_>, kept: Option<&str>) -> Option<(usize, &Label)> {
+        let by_domain = self.indexes.find(domain);
+        let mut before = self.rules.iter().take_while(|placed| by_domain.is_none_or(|index| placed.index < index));
+        let placed = before.find(|placed| placed.rule.holds_again(domain, facts, kept))?;
+        Some((placed.index, &placed.rule.name))
     }
 
     fn push_by_domain(&mut self, domains: &DomainSet, route: Route) {

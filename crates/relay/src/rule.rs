@@ -158,17 +158,31 @@ impl Rule {
         let is_one_of = |set: &Option<HashSet<String>>, value: Option<&str>| {
             set.as_ref().is_none_or(|set| value.is_some_and(|value| set.contains(value)))
         };
+        // The cheap ones first.
+        self.has_domain(domain)
+            && is_one_of(&self.identities, facts.identity)
+            && is_one_of(&self.tags, facts.tag)
+            && self.holds_by_envelope(domain, facts)
+    }
+
+    /// Returns `true` if queued mail with the label `kept` meets all conditions. The queue records
+    /// neither the user nor the tag: mail of this rule has met those conditions, and other mail is
+    /// taken not to meet them.
+    pub(crate) fn holds_again(&self, domain: &str, facts: &Facts<'_>, kept: Option<&str>) -> bool {
+        let is_recorded = self.identities.is_none() && self.tags.is_none();
+        self.has_domain(domain)
+            && (is_recorded || kept == Some(self.name.as_str()))
+            && self.holds_by_envelope(domain, facts)
+    }
+
+    fn holds_by_envelope(&self, domain: &str, facts: &Facts<'_>) -> bool {
         let has_recipient = |set: &MailboxSet| match facts.recipient {
             ForwardPath::Mailbox(mailbox) => set.contains(mailbox),
             ForwardPath::Postmaster => set.has("postmaster", domain),
         };
         let has_sender = |set: &MailboxSet| facts.sender.mailbox().is_some_and(|sender| set.contains(sender));
         let has_client = |set: &NetworkSet| facts.client.is_some_and(|client| set.contains(client));
-        // The cheap ones first.
-        self.has_domain(domain)
-            && is_one_of(&self.identities, facts.identity)
-            && is_one_of(&self.tags, facts.tag)
-            && self.clients.as_ref().is_none_or(has_client)
+        self.clients.as_ref().is_none_or(has_client)
             && self.senders.as_ref().is_none_or(has_sender)
             && self.recipients.as_ref().is_none_or(has_recipient)
     }

@@ -16,9 +16,12 @@ use crate::{
     event::Counting,
     hooks::Hooks,
     overload::Overload,
+    relabel::Sweeps,
     reload,
     report::Budget,
     sign::Signatures,
+    source::Rests,
+    warm_up::Ledger,
 };
 
 /// The parts of a relay.
@@ -31,6 +34,8 @@ pub(crate) struct Shared<Q, R> {
     reloading: Mutex<()>,
     /// Notified when they have changed.
     pub(crate) reloaded: Notify,
+    /// The sweeps for the labels of queued mail.
+    pub(crate) sweeps: Sweeps,
     /// Cancelled when the application drains the relay, and when it stops it.
     pub(crate) drain: CancellationToken,
     pub(crate) stop: CancellationToken,
@@ -50,6 +55,10 @@ pub(crate) struct Shared<Q, R> {
     pub(crate) hints: Hints,
     /// The sites of deliveries.
     pub(crate) sites: KnownSites,
+    /// The sources that rest.
+    pub(crate) rests: Rests,
+    /// What sources have sent on this day of their warm-up.
+    pub(crate) ledger: Ledger,
     /// What deliveries have found out about servers.
     pub(crate) health: Health,
     /// The same for mail that only servers with a proved identity may have.
@@ -72,6 +81,7 @@ impl<Q, R> Shared<Q, R> {
             options,
             reloading: Mutex::default(),
             reloaded: Notify::new(),
+            sweeps: Sweeps::default(),
             drain: CancellationToken::new(),
             stop: CancellationToken::new(),
             hooks,
@@ -84,6 +94,8 @@ impl<Q, R> Shared<Q, R> {
             listeners,
             hints: Hints::default(),
             sites: KnownSites::default(),
+            rests: Rests::default(),
+            ledger: Ledger::default(),
             health: Health::default(),
             guarded_health: Health::default(),
         }
@@ -107,12 +119,22 @@ impl<Q, R> Shared<Q, R> {
         reload::check(&self.options(), &options)?;
         let options = Arc::new(options);
         self.options.store(Arc::clone(&options));
-        let (most, routes) = (options.delivery.concurrency_per_site, options.routes.distinct());
+        #[allow(clippy::mutable_key_type, reason = "the hash leaves TLS out, and equality compares pointers")]
+        let routes = options.routes.distinct();
         // Which of its routes an application would still find is not known.
         let is_own = self.hooks.routes.is_some();
-        self.sites.renew(most, |route| is_own || routes.contains(route));
+        self.sites.renew(&options.delivery, |route| is_own || routes.contains(route));
         self.reloaded.notify_one();
+        self.sweeps.want();
         Ok(())
+    }
+
+    /// Notes that a message was queued by these options. If they have changed meanwhile, a sweep
+    /// may have passed it.
+    pub(crate) fn took_by(&self, options: &Arc<RelayOptions>) {
+        if !self.is_current(options) {
+            self.sweeps.want();
+        }
     }
 
     pub(crate) fn observe(&self, event: &Event<'_>) {

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::{Cause, Diagnostic};
+use crate::{Cause, Diagnostic, SiteLimits};
 
 /// A site, the next hop that some of the mail goes to: how much it takes, as it has taught the
 /// relay. It is in memory alone, and is learnt again after each start.
@@ -25,6 +25,10 @@ pub struct SiteState {
     /// Messages a minute that it gets at most. `None`: it has not refused mail for having had
     /// enough, or that was long ago.
     pub rate: Option<f64>,
+    /// What the configuration lets it have.
+    pub limits: SiteLimits,
+    /// The time until these limits let the next delivery begin. `None`: they do not hold it back.
+    pub limited: Option<Duration>,
     /// Classes that are due: deliveries of the same domain, priority and owner. A class may have
     /// any number of deliveries.
     pub due: usize,

@@ -5,34 +5,36 @@
 //! ready ([`Race`]), and those that failed lately come last. The time of one attempt covers all of
 //! it.
 
-use std::{io, sync::Arc, time::Duration};
+mod fates;
+mod kept;
+
+use std::{io, pin::pin, sync::Arc};
 
 use fastrand::Rng;
 use posthaste_client::{
-    Client, ClientError, ConnectError, Health, Race, RecipientOutcome, RefusedAt, Resolver, Server, ServerFacts, Stage,
-    Target,
-    delivery::{Break, Course, Delivery, Keep as _, Passed},
+    ClientError, ConnectError, Health, Race, RecipientOutcome, Resolver, Server, Stage, Target,
+    delivery::{Delivery, Keep as _},
     mx::Demand,
 };
 use posthaste_queue::Queue;
-use posthaste_server::wire::{EnhancedCode, ReplyCode, ReversePath};
+use posthaste_server::wire::{EnhancedCode, ReversePath};
 use tracing::{debug, info, warn};
 
+use self::fates::{fates, signal};
 use super::{
-    connect::{Connected, Dialer, Way, given_up, health, is_of_tls, unverified, why_back},
+    connect::{Connected, Dialer, Way, given_up, is_of_tls, unverified, why_back},
     domains::Hosts,
-    fit::Fit,
-    flow::{Flow, GaveUp, Metered},
+    flow::{Flow, GaveUp},
     hand_over,
     job::{Fate, Guard, Job, Tried},
-    letter::{Letter, is_local},
+    letter::Letter,
     lookup::{self, Found},
     site::{ASKED_LATELY, ASKED_NOW, Site, Unreachable},
     throttle::{Signal, Then},
-    words::{At, Words},
+    words::{At, Words, blocks, blocks_address},
     worker::Crew,
 };
-use crate::{Diagnostic, NextHop, Route, report::Action};
+use crate::{Diagnostic, NextHop, Route, Source, SourcePool};
 
 /// Tries to deliver to every recipient of the job. `of` are the mail hosts of their domain. Returns
 /// one fate for each, in their order. It leaves a connection behind if another message can follow
@@ -48,17 +50,35 @@ pub(super) async fn run<Q: Queue, R: Resolver>(
     if let Ok(route) = site.leads()
         && let NextHop::Agent(agent) = &route.to
     {
+        site.begins(job.recipients().len());
         return hand_over::run(crew, site, job, agent, flow).await;
     }
     let most = job.options.delivery.recipients_per_transaction;
     let delivery = Delivery::new(job.recipients().len(), most);
-    let mut attempt = Attempt { crew, site, of, job, flow, delivery, refused: None, random: Rng::new() };
+    let mut attempt = Attempt {
+        crew,
+        site,
+        of,
+        job,
+        flow,
+        delivery,
+        refused: None,
+        is_blocked: false,
+        blocked: Vec::new(),
+        random: Rng::new(),
+    };
     let tried = attempt.over_kept(connection).await;
+    // The kept connection was closed, and the site may get no other one now.
+    if tried.is_none() && attempt.is_untouched() && job.can_wait() && !attempt.flow.may_dial() {
+        site.is_unused();
+        return Tried::NotAtAll;
+    }
+    site.begins(job.recipients().len());
     let unreachable = match attempt.delivery.is_open() {
         true => attempt.over_hosts(tried.as_ref(), connection).await,
         false => None,
     };
-    let Attempt { flow, delivery, refused, .. } = attempt;
+    let Attempt { flow, delivery, refused, blocked, .. } = attempt;
     if flow.was_silent {
         site.mark_silent();
     }
@@ -71,9 +91,9 @@ pub(super) async fn run<Q: Queue, R: Resolver>(
     let signal = match &unreachable {
         _ if is_connected => signal(&delivery),
         Some((why, words)) if words.cause.is_throttling() => Signal::Refused(*words, why.diagnostic.clone()),
-        _ => return Tried::Settled(fates(job, delivery, unreachable.as_ref())),
+        _ => return Tried::Settled(fates(job, delivery, unreachable.as_ref(), &blocked)),
     };
-    let fates = fates(job, delivery, unreachable.as_ref());
+    let fates = fates(job, delivery, unreachable.as_ref(), &blocked);
     conclude(site, job, signal, proves, fates)
 }
 
@@ -95,41 +115,6 @@ pub(super) fn conclude(site: &Site, job: &Job, signal: Signal, proves: bool, fat
     Tried::Settled(fates)
 }
 
-/// What the outcomes tell of the site. What a server did before another took over does not count.
-fn signal(delivery: &Delivery) -> Signal {
-    let (mut is_lost, mut refused) = (false, None);
-    for course in delivery.courses() {
-        let host = course.server.as_ref().and_then(|server| server.target.as_ref()).map_or("", |target| &*target.host);
-        match &course.outcome {
-            Some(RecipientOutcome::Refused(reply, at)) => {
-                let words = Words::of(reply, (*at).into());
-                is_lost |= reply.code() == ReplyCode::SERVICE_NOT_AVAILABLE;
-                if words.cause.is_throttling() && refused.is_none() {
-                    refused = Some(Signal::Refused(words, Diagnostic::reply(host, reply)));
-                }
-            }
-            Some(RecipientOutcome::Lost) => is_lost |= course.broken.as_deref().is_some_and(is_network),
-            _ => {}
-        }
-    }
-    match refused {
-        Some(refused) => refused,
-        None if is_lost => Signal::Lost,
-        None if delivery.has_delivered() => Signal::Took,
-        None => Signal::Answered,
-    }
-}
-
-/// Returns `true` if the server or the network ended the conversation, and not the relay.
-fn is_network(error: &ClientError) -> bool {
-    !matches!(error, ClientError::Content(_) | ClientError::Misuse(_)) && gave_up(error).is_none()
-}
-
-fn fates(job: &Job, delivery: Delivery, unreachable: Option<&(Unreachable, Words)>) -> Vec<Fate> {
-    let courses = delivery.into_courses().into_iter().enumerate();
-    courses.map(|(index, course)| fate(job, index, course, unreachable)).collect()
-}
-
 struct Attempt<'a, 'p, Q, R> {
     crew: &'a Crew<Q, R>,
     site: &'a Site,
@@ -140,88 +125,14 @@ struct Attempt<'a, 'p, Q, R> {
     delivery: Delivery,
     /// What a host said before the first transaction that takes no mail for now.
     refused: Option<(Words, Diagnostic)>,
+    /// The source of the last race rests now.
+    is_blocked: bool,
+    /// The recipients that were refused since the site blocks the source.
+    blocked: Vec<usize>,
     random: Rng,
 }
 
 impl<'a, Q: Queue, R: Resolver> Attempt<'a, '_, Q, R> {
-    /// Tries the kept connection, if the message may take it. Returns the server if it is not to be
-    /// asked again in this attempt. It may be asked again if it closed the connection without a
-    /// reply about the message, unless it throttles.
-    async fn over_kept(&mut self, connection: &mut Option<Connected>) -> Option<Server> {
-        let kept = connection.take()?;
-        if !Arc::ptr_eq(&kept.options, &self.job.options) {
-            kept.close().await;
-            return None;
-        }
-        let Connected { client, verified, demand, is_best, pulse, options } = self.suiting(kept).await?;
-        if !self.is_best(&client, is_best) && self.returns(&client) {
-            client.quit().await;
-            return None;
-        }
-        self.site.mark_up();
-        let server = client.server().map(|target| target.server.clone());
-        let mut client = Some(client);
-        let mut letter = Letter::new(&self.crew.shared, self.site, self.job, &pulse, verified);
-        let passed = self.flow.run(&pulse, self.delivery.over(&mut client, &mut letter)).await;
-        match passed {
-            // A new connection would get the same answer.
-            Ok(Passed::Broken(_)) if matches!(signal(&self.delivery), Signal::Refused(..)) => server,
-            Ok(Passed::Worn | Passed::Broken(Break { chunking: true, .. } | Break { says_nothing: true, .. })) => None,
-            Ok(Passed::Broken(_)) => server,
-            Ok(Passed::Through) => {
-                *connection = client.map(|client| Connected { client, verified, demand, is_best, pulse, options });
-                server
-            }
-            Err(gave_up) => {
-                let is_by_mx = self.site.leads().as_ref().is_ok_and(|route| route.to == NextHop::Mx);
-                self.give_up(gave_up, &health(&self.crew.shared, is_by_mx, false));
-                server
-            }
-        }
-    }
-
-    /// The connection, or another one of the site, that the message may take. One that it may not
-    /// take is kept for other mail if there is room.
-    async fn suiting(&mut self, kept: Connected) -> Option<Connected> {
-        let needs_guard = self.guard() != Guard::Any;
-        let demands = self.demands().await;
-        let suits = |connected: &Connected| {
-            let is_as_asked = demands
-                .as_ref()
-                .is_none_or(|demands| connected.demand.as_ref().is_some_and(|demand| demands.contains(demand)));
-            is_as_asked && (connected.verified || !needs_guard) && Arc::ptr_eq(&connected.options, &self.job.options)
-        };
-        if suits(&kept) {
-            return Some(kept);
-        }
-        let other = self.site.shelf.take_if(suits);
-        let has_room = other.is_some() || self.site.has_room_on_shelf();
-        let left = if has_room { self.site.shelf.keep(kept) } else { Some(kept) };
-        if let Some(left) = left {
-            left.close().await;
-        }
-        other
-    }
-
-    /// Returns `true` if the domain prefers no host to that of a connection. `is_best`: no host of
-    /// the route is preferred.
-    fn is_best(&self, client: &Client<Metered>, is_best: bool) -> bool {
-        match (self.of, client.server()) {
-            (Some(of), Some(target)) => of.is_best(&target.host),
-            _ => is_best,
-        }
-    }
-
-    /// Returns `true` if a better host than that of a kept connection is well, and it is time to
-    /// return to it.
-    fn returns(&self, client: &Client<Metered>) -> bool {
-        // However old the look-up is: connections may have been kept since, and another follows.
-        let (Some(found), Some(kept)) = (self.site.found(Duration::MAX), client.server()) else { return false };
-        let preference = |target: &Target| self.of.map_or(target.preference, |of| of.preference(&target.host));
-        let mut better = found.servers.targets.iter().filter(|target| preference(target) < preference(kept));
-        better.any(|target| self.crew.shared.health.is_well(&target.server)) && self.site.is_time_to_return()
-    }
-
     /// What a kept connection has to be as, by the policies that the domain has published now.
     /// `None`: they ask for nothing.
     async fn demands(&mut self) -> Option<Vec<Demand>> {
@@ -302,14 +213,34 @@ impl<'a, Q: Queue, R: Resolver> Attempt<'a, '_, Q, R> {
         for guarded in ways {
             // The reason against the way before says nothing of this one.
             unreachable = found.missing.clone();
-            let way = match Way::of(&self.job.options, route, *guarded) {
+            let mut way = match Way::of(&self.job.options, route, *guarded) {
                 Ok(way) => way,
                 Err(why) => {
                     unreachable = Some(why);
                     continue;
                 }
             };
-            let is_reached = self.race(&found, &way, tried, connection, (&mut unreachable, &mut is_of_domain)).await;
+            // Each turn but the last sets one more source to rest.
+            let is_reached = loop {
+                if let Some(pool) = &route.sources {
+                    let (rests, ledger) = (&crew.shared.rests, &crew.shared.ledger);
+                    match rests.draw(pool, ledger, site.name(), &mut self.random) {
+                        Ok(source) => way.source = Some(source),
+                        Err(diagnostic) => {
+                            Unreachable::add(&mut unreachable, Unreachable { diagnostic, is_permanent: false });
+                            break false;
+                        }
+                    }
+                }
+                let told = (&mut unreachable, &mut is_of_domain);
+                let is_reached = self.race(&found, &way, tried, connection, told).await;
+                if let Some(source) = way.source.as_ref().filter(|_| !is_reached) {
+                    crew.shared.ledger.give_back(source);
+                }
+                if is_reached || !self.is_blocked {
+                    break is_reached;
+                }
+            };
             if is_reached || tried.is_some() {
                 return None;
             }
@@ -362,6 +293,12 @@ impl<'a, Q: Queue, R: Resolver> Attempt<'a, '_, Q, R> {
                 Unreachable::add(unreachable, unverified());
                 return false;
             }
+            if let Some(source) = way.source.as_ref().filter(|source| !source.reaches(&target.server)) {
+                let text = format!("source {} has no address of the family of {}", source.name, target.server);
+                let diagnostic = Diagnostic::own(EnhancedCode::new(4, 4, 1), text);
+                Unreachable::add(unreachable, Unreachable { diagnostic, is_permanent: false });
+                return false;
+            }
             let comes_back = shared.listeners.are_reached_at(&target.server, None);
             if comes_back {
                 Unreachable::add(unreachable, why_back(&target.host));
@@ -369,10 +306,12 @@ impl<'a, Q: Queue, R: Resolver> Attempt<'a, '_, Q, R> {
             !comes_back
         });
         let published = &self.job.options.delivery.published;
-        let dialer = Dialer { listeners: shared.listeners.clone(), pulse: Arc::default() };
-        let mut refused = self.refused.take();
+        let tcp = way.source.as_ref().map(|source| source.tcp()).unwrap_or_default();
+        let dialer = Dialer { listeners: shared.listeners.clone(), pulse: Arc::default(), tcp };
+        let (mut refused, mut is_blocked) = (self.refused.take(), false);
         let domain = self.of.map_or("", |of| of.mail.domain());
         let (mut failed_hosts, mut ready) = (Vec::new(), Vec::new());
+        self.flow.dials();
         let mut race = Race::new(&targets, dialer.clone(), way.options(shared, &self.job.options));
         let (mut fresh, had_delivered, mut is_reached) = (None, self.delivery.has_delivered(), false);
         while self.delivery.is_open() && !self.flow.is_over() {
@@ -380,8 +319,8 @@ impl<'a, Q: Queue, R: Resolver> Attempt<'a, '_, Q, R> {
             dialer.pulse.no_content();
             let letter = Letter::new(shared, self.site, self.job, &dialer.pulse, way.guarded);
             let mut letter = letter.in_way(way, &found.servers, domain);
-            let through = self.delivery.through(&mut race, &mut letter, &mut fresh);
-            let done = self.flow.run(&dialer.pulse, through).await;
+            let pulse = &dialer.pulse;
+            let done = self.flow.run(pulse, pin!(self.delivery.through(&mut race, &mut letter, &mut fresh))).await;
             is_reached |= letter.is_reached;
             ready.append(&mut letter.ready);
             for why in letter.ruled_out {
@@ -399,6 +338,9 @@ impl<'a, Q: Queue, R: Resolver> Attempt<'a, '_, Q, R> {
                         let words = Words::of(reply, At::Session);
                         if words.cause.is_throttling() {
                             refused = Some((words, Diagnostic::reply(host, reply)));
+                        } else if let Some(source) = way.source.as_ref().filter(|_| blocks(reply)) {
+                            let why = Diagnostic::reply(host, reply);
+                            is_blocked |= shared.rests.blocked(source, self.site.name(), why);
                         }
                     }
                     let why = match (&error, gave_up) {
@@ -419,7 +361,12 @@ impl<'a, Q: Queue, R: Resolver> Attempt<'a, '_, Q, R> {
             note(race.failed(), Some(gave_up));
             self.give_up(gave_up, &way.health(shared));
         }
-        self.refused = refused;
+        (self.refused, self.is_blocked) = (refused, is_blocked);
+        if self.note_blocks(way.source.as_ref())
+            && let Some(client) = fresh.take()
+        {
+            client.quit().await;
+        }
         // One address of a host may fail while another works.
         for (host, diagnostic) in failed_hosts.iter().filter(|(host, _)| !ready.contains(host)) {
             if self.site.begins_to_fail(host) {
@@ -431,14 +378,36 @@ impl<'a, Q: Queue, R: Resolver> Attempt<'a, '_, Q, R> {
         if let Some(client) = fresh {
             let demand = client.server().map(|target| found.servers.demand(target));
             let is_best = client.server().map(|target| target.preference) == best;
-            let (pulse, options) = (dialer.pulse, Arc::clone(&self.job.options));
-            let other = Connected { client, verified: way.guarded, demand, is_best, pulse, options };
+            let (pulse, source, options) = (dialer.pulse, way.source.clone(), Arc::clone(&self.job.options));
+            let other = Connected { client, verified: way.guarded, demand, is_best, pulse, source, options };
             let other = if connection.is_none() || is_better { connection.replace(other) } else { Some(other) };
             if let Some(other) = other {
                 other.close().await;
             }
         }
         is_reached
+    }
+
+    /// Sets a source to rest if the site has refused a recipient since it blocks the address, and
+    /// there are other sources. Returns `true` if it has.
+    fn note_blocks(&mut self, source: Option<&Arc<Source>>) -> bool {
+        let has_others = |route: &Arc<Route>| route.sources.as_ref().is_some_and(SourcePool::has_others);
+        let Some(source) = source.filter(|_| self.site.leads().as_ref().is_ok_and(has_others)) else { return false };
+        let before = self.blocked.len();
+        for (index, course) in self.delivery.courses().iter().enumerate() {
+            if let Some(RecipientOutcome::Refused(reply, _)) = &course.outcome
+                && blocks_address(reply)
+                && !self.blocked.contains(&index)
+            {
+                if self.blocked.len() == before {
+                    let target = course.server.as_ref().and_then(|server| server.target.as_ref());
+                    let why = Diagnostic::reply(target.map_or("", |target| &*target.host), reply);
+                    self.crew.shared.rests.blocked(source, self.site.name(), why);
+                }
+                self.blocked.push(index);
+            }
+        }
+        self.blocked.len() > before
     }
 
     /// The work under way was given up, and its connection is closed.
@@ -450,71 +419,4 @@ impl<'a, Q: Queue, R: Resolver> Attempt<'a, '_, Q, R> {
             health.failed(&target.server, &target.host, Stage::Transaction);
         }
     }
-}
-
-/// What becomes of a recipient.
-fn fate(job: &Job, index: usize, mut course: Course, unreachable: Option<&(Unreachable, Words)>) -> Fate {
-    let not_now = |why| Fate::NotNow(why, Words::default());
-    let Some(outcome) = course.outcome.take() else {
-        return match unreachable {
-            Some((Unreachable { diagnostic, is_permanent: true }, _)) => Fate::Never(diagnostic.clone()),
-            Some((Unreachable { diagnostic, .. }, words)) => Fate::NotNow(diagnostic.clone(), *words),
-            None => not_now(Diagnostic::own(EnhancedCode::new(4, 4, 1), "no host was tried")),
-        };
-    };
-    let target = course.server.as_ref().and_then(|server| server.target.as_ref());
-    let host = target.map_or("", |target| &*target.host);
-    let is_permanent = outcome.is_permanent();
-    match outcome {
-        RecipientOutcome::Accepted(reply) => {
-            let owes = course.server.as_ref().is_some_and(|server| owes_relayed_report(job, index, server));
-            Fate::Delivered { remote: host.to_owned(), reply, owes: owes.then_some(Action::Relayed) }
-        }
-        // Content that cannot go by DATA can go to no server that refuses BDAT.
-        RecipientOutcome::Refused(reply, RefusedAt::Bdat) if course.is_settled => {
-            Fate::Never(Diagnostic::reply(host, &reply))
-        }
-        RecipientOutcome::Refused(reply, _) if is_permanent => Fate::Never(Diagnostic::reply(host, &reply)),
-        RecipientOutcome::Refused(reply, at) => {
-            Fate::NotNow(Diagnostic::reply(host, &reply), Words::of(&reply, at.into()))
-        }
-        RecipientOutcome::Undeliverable(why) => {
-            let found = Diagnostic::own(why.enhanced(), why);
-            Fate::Never(Diagnostic { remote: Some(host.to_owned()), ..found })
-        }
-        RecipientOutcome::Unsendable(_) => Fate::Never(Diagnostic::own(EnhancedCode::new(5, 6, 0), outcome)),
-        RecipientOutcome::Unreachable(why) => not_now(Diagnostic::own(EnhancedCode::new(4, 4, 1), why)),
-        RecipientOutcome::Lost | RecipientOutcome::Postponed => not_now(lost(host, &course)),
-    }
-}
-
-/// Why the conversation broke off.
-fn lost(host: &str, course: &Course) -> Diagnostic {
-    match course.broken.as_deref() {
-        Some(error) if course.in_doubt => {
-            let text =
-                format_args!("{error}, after the whole message: the server may have it, so no other host is asked yet");
-            Diagnostic::lost(host, &text)
-        }
-        // The queue could not read the content, and nothing was sent.
-        Some(ClientError::Content(error)) if course.server.is_none() => {
-            Diagnostic::own(EnhancedCode::new(4, 3, 0), error)
-        }
-        Some(error) => gave_up(error).map_or_else(|| Diagnostic::lost(host, error), |gave_up| given_up(host, gave_up)),
-        None => Diagnostic::lost(host, &"no answer"),
-    }
-}
-
-/// Why the relay itself gave the conversation up.
-fn gave_up(error: &ClientError) -> Option<GaveUp> {
-    let ClientError::Io(error) = error else { return None };
-    error.get_ref()?.downcast_ref().copied()
-}
-
-/// Returns `true` if the sender is owed a report that this server took the message.
-fn owes_relayed_report(job: &Job, index: usize, server: &ServerFacts) -> bool {
-    let local = server.target.as_ref().is_some_and(|target| is_local(&target.server));
-    let (by, verified) = (job.by(), server.is_verified);
-    let fit = Fit { outside: &job.outside, by, server: &server.capabilities, verified, local };
-    job.recipients().get(index).is_some_and(|recipient| fit.owes_relayed_report(&recipient.rcpt.borrowed()))
 }

@@ -15,7 +15,7 @@ use super::{
     site::Unreachable,
 };
 use crate::{
-    Diagnostic, NextHop, RelayOptions, Route,
+    Diagnostic, NextHop, RelayOptions, Route, Source,
     shared::{Listeners, Shared},
 };
 
@@ -30,6 +30,8 @@ pub(super) struct Connected {
     /// No host of the site is preferred to its host.
     pub(super) is_best: bool,
     pub(super) pulse: Arc<Pulse>,
+    /// Where it comes from. `None`: the route has no sources.
+    pub(super) source: Option<Arc<Source>>,
     /// The options by which it was made. By others it is not used.
     pub(super) options: Arc<RelayOptions>,
 }
@@ -52,6 +54,8 @@ pub(super) struct Way {
     pub(super) guarded: bool,
     /// Content goes by BDAT if the server offers CHUNKING.
     pub(super) chunking: bool,
+    /// Where the connections come from.
+    pub(super) source: Option<Arc<Source>>,
     credentials: Option<Login>,
     protocol: Protocol,
     is_by_mx: bool,
@@ -71,13 +75,14 @@ impl Way {
         let is_by_mx = route.to == NextHop::Mx;
         let credentials = route.credentials.clone().filter(|_| !is_by_mx);
         let protocol = if is_by_mx { Protocol::Smtp } else { route.protocol };
-        Ok(Self { tls, guarded, chunking: route.chunking, credentials, protocol, is_by_mx })
+        Ok(Self { tls, guarded, chunking: route.chunking, source: None, credentials, protocol, is_by_mx })
     }
 
     /// The options of connections in this way.
     pub(super) fn options<Q, R>(&self, shared: &Shared<Q, R>, own: &RelayOptions) -> Arc<ClientOptions> {
         let delivery = &own.delivery;
-        let mut options = ClientOptions::new(own.host_name.clone().into());
+        let hello = self.source.as_ref().and_then(|source| source.hello.as_ref());
+        let mut options = ClientOptions::new(hello.unwrap_or(&own.host_name).clone().into());
         options.connect_timeout = delivery.connect_timeout;
         options.session.timeouts = delivery.timeouts.clone();
         options.session.chunking = self.chunking;
@@ -150,6 +155,7 @@ fn own(host: &str, why: Diagnostic) -> Unreachable {
 pub(super) struct Dialer {
     pub(super) listeners: Listeners,
     pub(super) pulse: Arc<Pulse>,
+    pub(super) tcp: Tcp,
 }
 
 /// The server is this relay: mail would loop until its hops are counted.
@@ -166,7 +172,7 @@ impl Dial for Dialer {
             let stream = posthaste_client::Unix.dial(server).await?;
             return Ok(Metered::new(Wire::Unix(stream), Arc::clone(&self.pulse)));
         }
-        let stream = Tcp::default().dial(server).await?;
+        let stream = self.tcp.dial(server).await?;
         let local = stream.local_addr().ok().map(|local| local.ip());
         if self.listeners.are_reached_at(server, local) {
             return Err(io::Error::other(ComesBack));

@@ -20,7 +20,7 @@ use super::{
     site::{Look, Site, Turn},
     throttle::Signal,
 };
-use crate::{NextHop, Route};
+use crate::{DeliveryOptions, NextHop, Route};
 
 /// A site whose deliveries take this time each, and what waits for it.
 struct Run {
@@ -41,7 +41,8 @@ fn class(owner: &str) -> DueClass {
 impl Run {
     fn new(places: &Arc<Places>, takes: Duration) -> Arc<Self> {
         let (shelf, leads) = (Shelf::new(Duration::ZERO, Budget::new(0)), Ok(Arc::new(Route::new(NextHop::Mx))));
-        let site = Arc::new(Site::new("site".to_owned(), leads, 20, shelf, Health::default()));
+        let site =
+            Arc::new(Site::new("site".to_owned(), leads, None, &DeliveryOptions::default(), shelf, Health::default()));
         let (places, queued, took) = (Arc::clone(places), Mutex::default(), Mutex::default());
         Arc::new(Self { site, places, takes, queued, took })
     }
@@ -61,9 +62,9 @@ impl Run {
     /// What a worker does.
     async fn work(self: Arc<Self>, mut turn: Turn) {
         loop {
-            assert!(!matches!(turn.look(), Look::Wait(_)));
+            assert!(!matches!(turn.look(false), Look::Wait(_)));
             let place = self.places.take(self.site.standing(), &self.site.share).await;
-            let Some(class) = turn.next() else {
+            let Some(class) = turn.next(false) else {
                 drop(place);
                 if turn.leave() {
                     return;

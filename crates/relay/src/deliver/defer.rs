@@ -5,11 +5,12 @@
 //! the waits for the disk. The alternative is to leave them in the queue until the site is up
 //! again. But then those that expire would have to be found among a million.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use posthaste_client::Resolver;
 use posthaste_queue::Queue;
 use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
 
 use super::{
     job::{Fate, Job, Overdue},
@@ -24,6 +25,17 @@ pub(super) const BATCH: usize = 64;
 /// The batches at once, over all sites. Their leases are 128 at most, so that those of the other
 /// deliveries are left.
 pub(super) const AT_ONCE: usize = 2;
+
+/// A batch is followed by a pause of this many times as long. Deferring is never urgent, and the
+/// disk and the queue's lock are then left to deliveries and to new mail for most of the time.
+const PAUSE: u32 = 3;
+/// The longest pause.
+const LONGEST: Duration = Duration::from_secs(1);
+
+/// Waits after a batch that has taken this long.
+pub(super) async fn pause(took: Duration, drain: &CancellationToken) {
+    let _ = drain.run_until_cancelled(tokio::time::sleep(took.saturating_mul(PAUSE).min(LONGEST))).await;
+}
 
 /// Settles deliveries of a site without an attempt, for this reason. Returns those that are to be
 /// attempted all the same.

@@ -56,6 +56,8 @@ pub(super) struct Pulse {
     granted: AtomicU64,
     /// The server of the transaction that is under way.
     server: Mutex<Option<Server>>,
+    /// What is wrong with the body of the message, if it is not what was accepted.
+    damage: Mutex<Option<Box<str>>>,
 }
 
 /// No content is under way.
@@ -66,6 +68,18 @@ const BEGUN: u8 = 1;
 const WHOLE: u8 = 2;
 
 impl Pulse {
+    /// Notes that the body could not be read, if no later attempt can read it either.
+    pub(super) fn note_damage(&self, error: &io::Error) {
+        let error = error.get_ref().and_then(|error| error.downcast_ref::<posthaste_queue::Error>());
+        if let Some(error @ posthaste_queue::Error::Damaged { .. }) = error {
+            *self.damage.lock().unwrap_or_else(PoisonError::into_inner) = Some(error.to_string().into());
+        }
+    }
+
+    pub(super) fn take_damage(&self) -> Option<Box<str>> {
+        self.damage.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+
     pub(super) fn content_begins(&self, octets: u64) {
         self.content.store(BEGUN, Relaxed);
         self.granted.fetch_add((octets / RATE).saturating_mul(1_000), Relaxed);
@@ -248,13 +262,26 @@ impl<'p> Flow<'p> {
     /// failed with others meanwhile if another may get the mail. After all of the content may have
     /// left, this never gives up: the server may have the message. Then the session's own timeouts
     /// end the work.
-    pub(super) async fn run<T>(&mut self, pulse: &Pulse, work: impl Future<Output = T>) -> Result<T, GaveUp> {
+    ///
+    /// The work is pinned by the caller. By value it would be kept once for each call that it goes
+    /// through, and a worker's task would be five times as large.
+    pub(super) async fn run<F: Future>(&mut self, pulse: &Pulse, work: Pin<&mut F>) -> Result<F::Output, GaveUp> {
         self.enter().await;
         let granted = pulse.granted.load(Relaxed);
         let done = self.watch(pulse, granted, work).await;
         self.resume();
         self.until += Duration::from_millis(pulse.granted.load(Relaxed).saturating_sub(granted));
         done
+    }
+
+    /// Returns `true` if the site's limits allow a new connection now.
+    pub(super) fn may_dial(&self) -> bool {
+        self.worker.may_dial()
+    }
+
+    /// A new connection is begun.
+    pub(super) fn dials(&self) {
+        self.worker.dials();
     }
 
     fn resume(&mut self) {
@@ -264,12 +291,17 @@ impl<'p> Flow<'p> {
         }
     }
 
-    async fn watch<T>(&mut self, pulse: &Pulse, granted: u64, work: impl Future<Output = T>) -> Result<T, GaveUp> {
+    async fn watch<F: Future>(
+        &mut self,
+        pulse: &Pulse,
+        granted: u64,
+        mut work: Pin<&mut F>,
+    ) -> Result<F::Output, GaveUp> {
         let moved = || pulse.moved();
         let (mut seen, mut since) = (moved(), Instant::now());
         let (mut is_parked, mut given_up) = (false, None);
         let timer = sleep_until(self.until.min(since + PARK_AFTER));
-        tokio::pin!(work, timer);
+        tokio::pin!(timer);
         loop {
             tokio::select! {
                 biased;

@@ -2,7 +2,7 @@
 
 use std::{
     io,
-    pin::Pin,
+    pin::{Pin, pin},
     sync::Arc,
     task::{Context, Poll, ready},
 };
@@ -57,7 +57,8 @@ pub(super) async fn run<Q: Queue, R: Resolver>(
         octets: whole_len(&job.outside.front, job.body_len),
         source: &source,
     };
-    let decided = flow.run(&pulse, agent.deliver(&letter)).await;
+    let decided = flow.run(&pulse, pin!(agent.deliver(&letter))).await;
+    job.note_damage(pulse.take_damage());
     if flow.was_silent {
         site.mark_silent();
     }
@@ -161,7 +162,11 @@ impl<B: Body> Content for Pieces<B> {
         if !self.front.is_empty() {
             return Poll::Ready(Some(Ok(std::mem::take(&mut self.front))));
         }
-        Poll::Ready(ready!(Pin::new(&mut self.body).poll_next(context)))
+        let piece = ready!(Pin::new(&mut self.body).poll_next(context));
+        if let Some(Err(error)) = &piece {
+            self.pulse.note_damage(error);
+        }
+        Poll::Ready(piece)
     }
 
     fn length(&self) -> Option<u64> {

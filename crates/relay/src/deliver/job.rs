@@ -1,6 +1,9 @@
 //! A claimed delivery, decoded, and the fate of each of its recipients.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{Arc, OnceLock},
+    time::Duration,
+};
 
 use posthaste_queue::{Claimed, Lease, LeaseError, Queue};
 use posthaste_server::wire::{
@@ -33,6 +36,8 @@ pub(super) struct Job {
     pub(super) body_len: u64,
     /// The number of the message's other deliveries.
     pub(super) others: u32,
+    /// What is wrong with its body, if no later attempt can read it either.
+    damage: OnceLock<Box<str>>,
     /// The age of the message when it was claimed.
     age: Duration,
     claimed: Instant,
@@ -66,7 +71,32 @@ impl Job {
         let (recipients, ended) = decode_recipients(&claimed.state)?.into_iter().partition(Recipient::waits);
         let Claimed { lease, attempts, body_len, others, age, .. } = claimed;
         let claimed = Instant::now();
-        Ok(Self { lease, options, outside, recipients, ended, attempts, body_len, others, age, claimed })
+        Ok(Self {
+            lease,
+            options,
+            outside,
+            recipients,
+            ended,
+            attempts,
+            body_len,
+            others,
+            damage: OnceLock::new(),
+            age,
+            claimed,
+        })
+    }
+
+    /// Notes what is wrong with its body.
+    pub(super) fn note_damage(&self, why: Option<Box<str>>) {
+        if let Some(why) = why {
+            // The first one tells as much.
+            let _ = self.damage.set(why);
+        }
+    }
+
+    /// What is wrong with its body. No host can get it then.
+    pub(super) fn damage(&self) -> Option<&str> {
+        self.damage.get().map(|why| &**why)
     }
 
     /// When it was claimed.

@@ -94,6 +94,7 @@ impl<Q: Queue, R: Send + Sync> Transact<Metered> for Letter<'_, Q, R> {
         self.pulse.transacts_with(client.server().map(|target| target.server.clone()));
         let sent = client.transact(mail, &named, content).await;
         self.pulse.transacts_with(None);
+        job.note_damage(self.pulse.take_damage());
         let has_begun = self.pulse.content_has_begun();
         self.pulse.no_content();
         if sent.in_doubt {
@@ -156,6 +157,9 @@ impl<B: Body> Content for QueuedContent<'_, B> {
         if piece.is_none() {
             // The last piece leaves after this.
             self.pulse.content_is_whole();
+        }
+        if let Some(Err(error)) = &piece {
+            self.pulse.note_damage(error);
         }
         Poll::Ready(piece)
     }

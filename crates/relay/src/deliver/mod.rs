@@ -33,6 +33,8 @@
 mod attempt;
 #[cfg(test)]
 mod backlog;
+mod bucket;
+mod caps;
 mod connect;
 #[cfg(test)]
 mod crowd;
@@ -126,6 +128,8 @@ pub(crate) async fn run<Q: Queue, R: Resolver>(
     }
     let (watching, watched) = (abort.clone(), Arc::clone(&crew.shared));
     tokio::spawn(async move { watching.run_until_cancelled(watched.watch_overload()).await });
+    let (sweeping, swept) = (abort.clone(), Arc::clone(&crew.shared));
+    tokio::spawn(async move { sweeping.run_until_cancelled(swept.relabel()).await });
     let mut options = crew.shared.options();
     let mut seen = Change::default();
     let mut looks = Looks::new(Instant::now());
@@ -225,8 +229,7 @@ fn offer<Q: Queue, R: Resolver>(crew: &Arc<Crew<Q, R>>, class: DueClass, offer: 
     let delivery = &options.delivery;
     let make = |name, leads, hosts| {
         let shelf = Shelf::new(delivery.idle, crew.budget.clone());
-        let site = Site::new(name, leads, delivery.concurrency_per_site, shelf, crew.shared.health.clone());
-        site.in_room(&crew.room).with_hosts(hosts)
+        Site::new(name, leads, hosts, delivery, shelf, crew.shared.health.clone()).in_room(&crew.room)
     };
     let leads = match routing::find(crew, &options, &class) {
         Next::Site(leads) => leads,

@@ -61,6 +61,8 @@ impl Job {
         let wait = words.map(|words| retry.wait(words, self.attempts)).min();
         let wait = wait.unwrap_or_else(|| retry.wait(Words::default(), self.attempts));
         let retry_in = retry.next(wait, age, self.until_deadline());
+        // What is held for an operator does not expire by itself.
+        let retry_in = if self.damage().is_some() { retry_in.or(Some(wait)) } else { retry_in };
         // The time of BY has run out during the attempt: what follows is done at once.
         let retry_in = if self.overdue().is_some() { retry_in.map(|_| Duration::ZERO) } else { retry_in };
         let is_delayed = retry.warn_after.is_some_and(|after| age >= after);

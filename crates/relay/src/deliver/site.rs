@@ -3,6 +3,7 @@
 
 #[cfg(test)]
 mod tests;
+mod turn;
 
 use std::{
     collections::{HashMap, HashSet},
@@ -10,12 +11,14 @@ use std::{
     time::Duration,
 };
 
-use posthaste_client::{Health, Server, Stage, delivery::Shelf};
+use posthaste_client::{Health, Server, delivery::Shelf};
 use posthaste_queue::DueClass;
 use posthaste_server::wire::EnhancedCode;
 use tokio::time::Instant;
 
+pub(super) use self::turn::{Look, Turn};
 use super::{
+    caps::Caps,
     connect::Connected,
     domains::Hosts,
     due::{Added, Due, Offer},
@@ -24,7 +27,7 @@ use super::{
     room::Room,
     throttle::{Signal, Then, Throttle},
 };
-use crate::{Diagnostic, Resting, Route, SiteState};
+use crate::{DeliveryOptions, Diagnostic, HostGroup, NextHop, Resting, Route, SiteLimits, SiteState};
 
 /// How long a site counts as one that answers after it has taken mail.
 const PROVEN: Duration = Duration::from_secs(300);
@@ -94,6 +97,7 @@ struct State {
     /// Until when it counts as one that does not answer.
     doubtful: Option<Instant>,
     throttle: Throttle,
+    caps: Caps,
     /// The worker that waits until a delivery may begin.
     waiter: Option<u64>,
 }
@@ -158,42 +162,26 @@ pub(super) enum Worth {
     Work,
 }
 
-/// The right to be a worker of a site; dropped when the worker leaves.
-#[derive(Debug)]
-pub(super) struct Turn {
-    site: Arc<Site>,
-    number: u64,
-    has_come: bool,
-    left: bool,
-}
-
-/// What a worker does before it claims.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Look {
-    /// Get ready, then ask for the next key.
-    Prepare,
-    /// Wait until then, for all workers of the site, and look again.
-    Wait(Instant),
-    /// There is nothing to do: ask for the next key, or leave.
-    Leave,
-}
-
 impl Site {
-    pub(super) fn new(name: String, leads: Leads, limit: usize, shelf: Shelf<Connected>, health: Health) -> Self {
-        let most = limit.max(1);
-        let state = Mutex::new(State::new(most, Throttle::new(most, Instant::now())));
+    /// Makes a site. `hosts` are those that the DNS names for one of its domains.
+    pub(super) fn new(
+        name: String,
+        leads: Leads,
+        hosts: Option<Arc<Hosts>>,
+        options: &DeliveryOptions,
+        shelf: Shelf<Connected>,
+        health: Health,
+    ) -> Self {
+        let limits = limits(&leads, hosts.as_deref(), options);
+        let state = Mutex::new(State::new(most(&limits, options), limits, Instant::now()));
         let (looking, share) = (tokio::sync::Mutex::default(), Arc::default());
-        Self { name, leads, hosts: None, state, shelf, looking, health, share }
+        Self { name, leads, hosts, state, shelf, looking, health, share }
     }
 
     /// Shares the room for due classes with other sites.
     pub(super) fn in_room(self, room: &Arc<Room>) -> Self {
         self.state().due.share(room);
         self
-    }
-
-    pub(super) fn with_hosts(self, hosts: Option<Arc<Hosts>>) -> Self {
-        Self { hosts, ..self }
     }
 
     pub(super) const fn hosts(&self) -> Option<&Arc<Hosts>> {
@@ -254,20 +242,34 @@ impl Site {
             }
         }
         // One worker waits for all.
-        if (state.waiter.is_some() || state.coming > 0) && self.waits_until(state).is_some() {
+        if (state.waiter.is_some() || state.coming > 0) && self.waits_until(state, false).is_some() {
             return None;
         }
         state.workers += 1;
         state.coming += 1;
         let number = state.next_number;
         state.next_number = number.wrapping_add(1);
-        Some(Turn { site: Arc::clone(self), number, has_come: false, left: false })
+        Some(Turn::new(self, number))
     }
 
-    /// When the next delivery may begin. `None`: now.
-    fn waits_until(&self, state: &mut State) -> Option<Instant> {
+    /// When the next delivery of a worker may begin. `None`: now.
+    fn waits_until(&self, state: &mut State, is_connected: bool) -> Option<Instant> {
         let now = Instant::now();
-        if state.is_down(now) { None } else { state.throttle.waits_until(now) }
+        if state.is_down(now) {
+            return None;
+        }
+        state.throttle.waits_until(now).max(state.caps.waits_until(self.connects(is_connected), now))
+    }
+
+    /// Returns `true` if the next delivery of a worker needs a new connection.
+    fn connects(&self, is_connected: bool) -> bool {
+        let has_hosts = self.leads.as_ref().is_ok_and(|route| matches!(route.to, NextHop::Mx | NextHop::Hosts(_)));
+        has_hosts && !is_connected && self.shelf.is_empty()
+    }
+
+    /// A delivery to this number of recipients begins.
+    pub(super) fn begins(&self, recipients: usize) {
+        self.state().caps.name(recipients, Instant::now());
     }
 
     /// An attempt that began then has ended. Returns what follows if the site refused it.
@@ -289,7 +291,9 @@ impl Site {
 
     /// There was no delivery to begin.
     pub(super) fn is_unused(&self) {
-        self.state().throttle.give_back();
+        let mut state = self.state();
+        state.throttle.give_back();
+        state.caps.give_back();
     }
 
     /// Returns `true` if a connection to a worse host is to be given up now, for one to a better
@@ -317,10 +321,13 @@ impl Site {
     /// The options have changed. What they may have decided is forgotten: the classes that are due,
     /// which may lead elsewhere now, the hosts, and why they could not be reached. What the site
     /// has taught stays.
-    pub(super) fn renew(&self, limit: usize) {
+    pub(super) fn renew(&self, options: &DeliveryOptions) {
+        let limits = limits(&self.leads, self.hosts.as_deref(), options);
         let mut state = self.state();
-        state.most = limit.max(1);
-        state.throttle.set_most(limit);
+        state.most = most(&limits, options);
+        let most = state.most;
+        state.throttle.set_most(most);
+        state.caps.set(limits, Instant::now());
         state.due.clear();
         (state.found, state.down) = (None, None);
     }
@@ -399,6 +406,11 @@ impl Site {
             open: state.at_work(),
             resting,
             rate: state.throttle.rate(),
+            limits: state.caps.limits().clone(),
+            limited: state
+                .caps
+                .waits_until(self.connects(false), now)
+                .map(|until| until.saturating_duration_since(now)),
             due: state.due.len(),
         }
     }
@@ -408,8 +420,25 @@ impl Site {
     }
 }
 
+/// The limits of a site.
+fn limits(leads: &Leads, hosts: Option<&Hosts>, options: &DeliveryOptions) -> SiteLimits {
+    let table = &options.site_limits;
+    match (leads.as_ref().map(|route| &route.to), hosts) {
+        (_, Some(hosts)) => table.of(hosts.mail.hosts().iter().map(|host| &*host.exchange)),
+        (Ok(NextHop::Hosts(groups)), None) => {
+            table.of(groups.iter().flat_map(|HostGroup(hosts)| hosts).map(|host| &*host.name))
+        }
+        _ => SiteLimits::default(),
+    }
+}
+
+/// The most connections at once.
+fn most(limits: &SiteLimits, options: &DeliveryOptions) -> usize {
+    limits.connections.unwrap_or(options.concurrency_per_site).max(1)
+}
+
 impl State {
-    fn new(most: usize, throttle: Throttle) -> Self {
+    fn new(most: usize, limits: SiteLimits, now: Instant) -> Self {
         Self {
             due: Due::default(),
             most,
@@ -423,7 +452,8 @@ impl State {
             found: None,
             proven: None,
             doubtful: None,
-            throttle,
+            throttle: Throttle::new(most, now),
+            caps: Caps::new(limits, now),
             waiter: None,
         }
     }
@@ -458,128 +488,5 @@ impl State {
         let stuck =
             if self.has_others() { self.silent.values_mut().map(is_stuck).filter(|stuck| *stuck).count() } else { 0 };
         self.workers.saturating_sub(stuck)
-    }
-}
-
-impl Turn {
-    pub(super) const fn site(&self) -> &Arc<Site> {
-        &self.site
-    }
-
-    /// What is to be done before a delivery is claimed.
-    pub(super) fn look(&mut self) -> Look {
-        let mut state = self.site.state();
-        if state.waiter == Some(self.number) {
-            state.waiter = None;
-        }
-        if state.due.is_empty() {
-            return Look::Leave;
-        }
-        match self.site.waits_until(&mut state) {
-            None => Look::Prepare,
-            Some(_) if state.waiter.is_some() => Look::Leave,
-            Some(until) => {
-                state.waiter = Some(self.number);
-                if !std::mem::replace(&mut self.has_come, true) {
-                    state.coming = state.coming.saturating_sub(1);
-                }
-                Look::Wait(until)
-            }
-        }
-    }
-
-    /// The next class to claim from. If there was a delivery, put the class back with
-    /// [`Site::offer`]; if not, call [`found_none`](Self::found_none). `None`: no class is due, or
-    /// its delivery must wait. Put the connection on the shelf, then call [`leave`](Self::leave).
-    pub(super) fn next(&mut self) -> Option<DueClass> {
-        let mut state = self.site.state();
-        if !std::mem::replace(&mut self.has_come, true) {
-            state.coming = state.coming.saturating_sub(1);
-        }
-        // The wait for its server may have been dropped.
-        state.silent.remove(&self.number);
-        if self.site.has_too_many(&mut state) || self.site.waits_until(&mut state).is_some() {
-            return None;
-        }
-        let class = state.due.take()?;
-        state.throttle.begin(Instant::now());
-        Some(class)
-    }
-
-    /// The class had no delivery, so its owner has not had its turn.
-    pub(super) fn found_none(&self, class: &DueClass) {
-        self.site.state().due.give_turn_back(class);
-    }
-
-    /// Its server is silent; in a transaction, this is the server.
-    pub(super) fn is_silent(&self, server: Option<Server>) {
-        let silent = Silent { server, since: Instant::now(), is_stuck: false };
-        self.site.state().silent.insert(self.number, silent);
-    }
-
-    /// Looks whether no worker of the site has heard anything for this time. Then their servers
-    /// count as failed, in this memory. Returns `true` if one did not before.
-    pub(super) fn judge(&self, mute: Duration, health: &Health) -> bool {
-        let state = self.site.state();
-        let is_mute = |silent: &Silent| silent.server.is_some() && silent.since.elapsed() >= mute;
-        let Some((_, found)) = state.found.as_ref().filter(|(_, found)| found.servers.targets.len() > 1) else {
-            return false;
-        };
-        if state.silent.len() < state.workers || !state.silent.values().all(|one| one.is_stuck || is_mute(one)) {
-            return false;
-        }
-        let mut has_failed = false;
-        for server in state.silent.values().filter(|one| !one.is_stuck).filter_map(|one| one.server.as_ref()) {
-            let target = found.servers.targets.iter().find(|target| target.server == *server);
-            if let Some(target) = target.filter(|_| health.is_well(server)) {
-                health.failed(server, &target.host, Stage::Transaction);
-                has_failed = true;
-            }
-        }
-        has_failed
-    }
-
-    /// Its server speaks again, or is not waited for any more.
-    pub(super) fn is_answered(&self) {
-        self.site.state().silent.remove(&self.number);
-    }
-
-    /// Returns `true` if its server is silent, and has failed with others meanwhile, and another
-    /// server may get the mail.
-    pub(super) fn is_stuck(&self) -> bool {
-        let mut state = self.site.state();
-        state.working(&self.site.health);
-        state.silent.get(&self.number).is_some_and(|silent| silent.is_stuck)
-    }
-
-    /// Leaves unless a class is due, there is room for this worker, and no other waits for all.
-    /// Returns `true` if it has left.
-    pub(super) fn leave(&mut self) -> bool {
-        let mut state = self.site.state();
-        let is_idle = state.waiter.is_some() && self.site.waits_until(&mut state).is_some();
-        if is_idle || state.due.is_empty() || self.site.has_too_many(&mut state) {
-            if !std::mem::replace(&mut self.has_come, true) {
-                state.coming = state.coming.saturating_sub(1);
-            }
-            state.workers = state.workers.saturating_sub(1);
-            self.left = true;
-        }
-        self.left
-    }
-}
-
-impl Drop for Turn {
-    fn drop(&mut self) {
-        if !self.left {
-            let mut state = self.site.state();
-            if !self.has_come {
-                state.coming = state.coming.saturating_sub(1);
-            }
-            state.workers = state.workers.saturating_sub(1);
-            state.silent.remove(&self.number);
-            if state.waiter == Some(self.number) {
-                state.waiter = None;
-            }
-        }
     }
 }

@@ -13,7 +13,7 @@ use super::{
     places::Standing,
     site::{Leads, Site, Worth},
 };
-use crate::{HostGroup, NextHop, Route, SiteState, WeightedHost, route, rule::key_parts};
+use crate::{DeliveryOptions, HostGroup, NextHop, Route, SiteState, WeightedHost, route, rule::key_parts};
 
 /// The number of sites above which sites without work are forgotten.
 const SITES: usize = 1_024;
@@ -41,11 +41,11 @@ impl KnownSites {
     }
 
     /// The options have changed. Sites of routes for which `stays` is `false` are forgotten.
-    pub(crate) fn renew(&self, limit: usize, stays: impl Fn(&Route) -> bool) {
+    pub(crate) fn renew(&self, options: &DeliveryOptions, stays: impl Fn(&Route) -> bool) {
         let (sites, domains) = self.0.lock().unwrap_or_else(PoisonError::into_inner).clone();
         // Which policies count, and the port, may be others.
         domains.forget();
-        sites.lock().unwrap_or_else(PoisonError::into_inner).renew(limit, stays);
+        sites.lock().unwrap_or_else(PoisonError::into_inner).renew(options, stays);
     }
 
     pub(crate) fn states(&self) -> Vec<SiteState> {
@@ -110,8 +110,8 @@ impl Sites {
     }
 
     /// Each site asks again. Those of routes that are gone end with their running deliveries.
-    fn renew(&mut self, limit: usize, stays: impl Fn(&Route) -> bool) {
-        self.all().for_each(|site| site.renew(limit));
+    fn renew(&mut self, options: &DeliveryOptions, stays: impl Fn(&Route) -> bool) {
+        self.all().for_each(|site| site.renew(options));
         let stays = |site: &Site| site.leads().as_ref().is_ok_and(|route| stays(route));
         self.gone.extend(self.by_domain.part_with(&stays));
         self.gone.extend(self.by_hosts.part_with(&stays));
@@ -219,7 +219,7 @@ mod tests {
 
     fn make(name: String, leads: Leads, hosts: Option<Arc<Hosts>>) -> Site {
         let shelf = Shelf::new(Duration::ZERO, Budget::new(0));
-        Site::new(name, leads, 1, shelf, Health::default()).with_hosts(hosts)
+        Site::new(name, leads, hosts, &DeliveryOptions::default(), shelf, Health::default())
     }
 
     fn to_hosts() -> Leads {

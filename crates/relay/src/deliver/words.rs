@@ -79,6 +79,56 @@ impl Words {
     }
 }
 
+/// Returns `true` if a refusal of the session is about where the connection comes from.
+pub(super) fn blocks(reply: &Reply) -> bool {
+    let text = reply.borrowed().text().to_lowercase();
+    let is_permanent = reply.code().severity() == Severity::PermanentNegative;
+    let is_security = reply.enhanced().map(EnhancedCode::subject) == Some(SECURITY);
+    is_permanent && is_security || BLOCKED.iter().any(|words| text.contains(words))
+}
+
+/// Returns `true` if a refusal in a transaction is about where the connection comes from. It says
+/// both that something is blocked and that this is the address. Others are about the message.
+pub(super) fn blocks_address(reply: &Reply) -> bool {
+    let text = reply.borrowed().text().to_lowercase();
+    let says = |table: &[&str]| table.iter().any(|words| text.contains(words));
+    reply.code().severity() == Severity::PermanentNegative && says(BLOCKED) && says(ADDRESS)
+}
+
+/// How sites call the address of a client.
+const ADDRESS: &[&str] = &[
+    "client host",
+    "client address",
+    "client ip",
+    "sending ip",
+    "sender ip",
+    "source ip",
+    "your ip",
+    "your address",
+    "your host",
+    "your mail server",
+    "ip address",
+    "messages from [",
+    "mail from ip",
+    "connections will not be accepted",
+];
+
+/// What sites say to an address from which they take nothing.
+const BLOCKED: &[&str] = &[
+    "blocked",
+    "blacklist",
+    "black list",
+    "blocklist",
+    "block list",
+    "denylist",
+    "banned",
+    "spamhaus",
+    "is listed",
+    "listed at",
+    "listed by",
+    "listed in",
+];
+
 fn cause(reply: &Reply, text: &str, at: At) -> Cause {
     let code = reply.enhanced().map(|code| (code.subject(), code.detail()));
     let named =
@@ -423,9 +473,49 @@ mod tests {
     }
 
     #[test]
+    fn the_words_of_a_greeting_tell_if_the_address_is_blocked() {
+        for (lines, is_blocked) in [
+            ("554 5.7.1 Service unavailable; client host [192.0.2.1] blocked using zen.spamhaus.org", true),
+            ("554-mx.example.net\n554 Transaction failed, your address is listed at bl.example.net", true),
+            ("550 5.7.1 No mail from there", true),
+            ("421 Your IP is on our blocklist", true),
+            ("554 No SMTP service here", false),
+            ("554 5.3.2 Not accepting mail", false),
+            ("421 4.7.0 Not in whitelist, not listed", false),
+        ] {
+            assert_eq!(blocks(&reply(lines)), is_blocked, "{lines}");
+        }
+    }
+
+    #[test]
     fn a_permanent_refusal_has_no_cause_in_a_transaction() {
         for at in [Mail, Message] {
             assert_eq!(Words::of(&reply("550 5.7.28 rate limit, try again in 60 seconds"), at), Words::default());
+        }
+    }
+
+    #[test]
+    fn a_refusal_in_a_transaction_is_about_the_address_if_it_says_so() {
+        for (reply, is_so) in [
+            ("554 5.7.1 Service unavailable; Client host [192.0.2.1] blocked using zen.spamhaus.org", true),
+            ("550 5.7.606 Access denied, banned sending IP [192.0.2.1]", true),
+            (
+                "550 5.7.1 Unfortunately, messages from [192.0.2.1] weren't sent. Part of their network is on our block list (S3140).",
+                true,
+            ),
+            (
+                "553 5.7.1 [BL21] Connections will not be accepted from 192.0.2.1, because the ip is in Spamhaus's list",
+                true,
+            ),
+            ("550 5.7.1 Your IP address is listed at bl.example.org", true),
+            ("550 5.7.1 Message blocked: it has a virus", false),
+            ("550 5.7.1 The sender example.org is banned here", false),
+            ("550 5.1.1 No such user at your address", false),
+            ("421 4.7.0 Mail sent from your IP address has been temporarily blocked", false),
+        ] {
+            let reply =
+                posthaste_server::wire::ReplyRef::parse(format!("{reply}\r\n").as_bytes()).unwrap().into_owned();
+            assert_eq!(blocks_address(&reply), is_so, "{reply:?}");
         }
     }
 }

@@ -6,7 +6,10 @@ use std::sync::{Arc, Mutex};
 use posthaste_client::{Resolver, delivery::Budget};
 use posthaste_queue::{Claim, DueClass, Error, LeaseError, Queue};
 use posthaste_server::wire::ReversePath;
-use tokio::sync::{Notify, Semaphore};
+use tokio::{
+    sync::{Notify, Semaphore},
+    time::Instant,
+};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::warn;
 
@@ -68,7 +71,7 @@ pub(super) fn hire<Q: Queue, R: Resolver>(crew: &Arc<Crew<Q, R>>, turn: Turn) {
 /// may be thousands of them.
 async fn engage<Q: Queue, R: Resolver>(crew: Arc<Crew<Q, R>>, mut turn: Turn) {
     loop {
-        match turn.look() {
+        match turn.look(false) {
             Look::Prepare => break,
             Look::Wait(until) => tokio::select! {
                 () = tokio::time::sleep_until(until) => {}
@@ -90,7 +93,8 @@ async fn engage<Q: Queue, R: Resolver>(crew: Arc<Crew<Q, R>>, mut turn: Turn) {
     if is_ready {
         let abort = crew.abort.clone();
         let tasks = crew.tasks.clone();
-        let work = work(crew, turn, place);
+        // On the heap before it is moved: each move would copy it.
+        let work = Box::pin(work(crew, turn, place));
         tasks.spawn(async move { abort.run_until_cancelled(work).await });
     }
 }
@@ -121,7 +125,7 @@ async fn work<Q: Queue, R: Resolver>(crew: Arc<Crew<Q, R>>, mut turn: Turn, plac
     let mut connection = None;
     while !crew.drain.is_cancelled() && !crew.shared.overload.pauses() {
         if !is_prepared {
-            match turn.look() {
+            match turn.look(connection.is_some()) {
                 Look::Prepare => tokio::select! {
                     () = prepare(&crew, turn.site(), connection.is_some(), &mut place) => {}
                     () = crew.drain.cancelled() => break,
@@ -137,7 +141,7 @@ async fn work<Q: Queue, R: Resolver>(crew: Arc<Crew<Q, R>>, mut turn: Turn, plac
         }
         is_prepared = false;
         let options = crew.shared.options();
-        let Some(class) = turn.next() else {
+        let Some(class) = turn.next(connection.is_some()) else {
             // It is kept, or closed, before the worker leaves: so the next hop never sees more
             // connections than the limit.
             place = None;
@@ -241,8 +245,12 @@ async fn defer<Q: Queue, R: Resolver>(
 ) -> Result<Option<Jobs>, Error> {
     // The semaphore is never closed.
     let _permit = crew.deferring.acquire().await;
+    let begun = Instant::now();
     let Some((jobs, hosts)) = claim(crew, site, class, defer::BATCH, options).await? else { return Ok(None) };
-    Ok(Some((defer::all(crew, site, jobs, why).await, hosts)))
+    let left = defer::all(crew, site, jobs, why).await;
+    // The permit is kept meanwhile, so that the rate holds for all sites together.
+    defer::pause(begun.elapsed(), &crew.drain).await;
+    Ok(Some((left, hosts)))
 }
 
 /// Makes one delivery, and extends its lease while it runs.
@@ -300,6 +308,9 @@ async fn deliver<Q: Queue, R: Resolver>(
             }
         }
     };
+    if let Some(why) = job.damage() {
+        set_aside(shared, message, why).await;
+    }
     match tried {
         Tried::Settled(fates) => job.settle(shared, fates).await,
         Tried::NotAtAll => job.give_back(shared).await,

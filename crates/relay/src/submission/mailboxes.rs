@@ -1,8 +1,8 @@
 //! The mailboxes in a From or Sender field (RFC 5322 sections 3.4 and 4.4, RFC 6854).
 //!
-//! Blanks, comments, quoted names, groups and obsolete routes are read as the grammar says. In one
-//! thing this is wider: the name before an address in angle brackets may have `@` without quotes,
-//! as many programs write it. What can be read in two ways is not read at all.
+//! Blanks, comments, quoted names, groups and obsolete routes are read as the grammar says. What
+//! can be read in two ways is not read at all. So a name before an address in angle brackets that
+//! has `@` without quotes, which some programs take for the address, has to be the same address.
 
 use posthaste_server::wire::Mailbox;
 
@@ -37,10 +37,11 @@ pub(super) fn mailboxes(value: &[u8]) -> Option<Vec<Mailbox>> {
             Some(Token::Special(b':')) => return None,
             Some(Token::Special(b'<')) => {
                 let close = tail.iter().position(|token| *token == Token::Special(b'>'))?;
-                if !is_phrase(head) {
+                let mailbox = address(without_route(tail.get(1..close)?)?)?;
+                if !is_phrase(head) && address(head)? != mailbox {
                     return None;
                 }
-                found.push(address(without_route(tail.get(1..close)?)?)?);
+                found.push(mailbox);
                 rest = tail.get(close.saturating_add(1)..)?;
                 if !matches!(rest.first(), None | Some(Token::Special(b',' | b';'))) {
                     return None;
@@ -72,7 +73,7 @@ pub(super) fn mailboxes(value: &[u8]) -> Option<Vec<Mailbox>> {
 
 /// What may stand before an address in angle brackets, or be the name of a group.
 fn is_phrase(tokens: &[Token<'_>]) -> bool {
-    tokens.iter().all(|token| matches!(token, Token::Word(_) | Token::Quoted(_) | Token::Special(b'@')))
+    tokens.iter().all(|token| matches!(token, Token::Word(_) | Token::Quoted(_)))
 }
 
 /// `[obs-route] addr-spec`: without the route.
@@ -186,7 +187,8 @@ mod tests {
             ("<me@Example.ORG>", &["me@Example.ORG"]),
             ("Me <me@example.org>", &["me@example.org"]),
             ("\"Me, (not) <you@example.net>\" <me@example.org>", &["me@example.org"]),
-            ("you@example.net <me@example.org>", &["me@example.org"]),
+            ("\"you@example.net\" <me@example.org>", &["me@example.org"]),
+            ("me@example.org <me@example.org>", &["me@example.org"]),
             ("(you@example.net) me@example.org (a (nested) \\) one)", &["me@example.org"]),
             ("me (a) @ (b) example (c) . (d) org", &["me@example.org"]),
             ("\"you@example.net\"@example.org", &["\"you@example.net\"@example.org"]),
@@ -218,6 +220,9 @@ mod tests {
             "me@example.org you",
             "me@a@example.org",
             "<me@example.org> <you@example.net>",
+            "you@example.net <me@example.org>",
+            "Me @work <me@example.org>",
+            "you@example.net: me@example.org;",
             "<me@example.org",
             "me@example.org>",
             "<me@example.org> you@example.net",

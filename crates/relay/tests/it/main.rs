@@ -4,12 +4,14 @@
 
 mod agents;
 mod broken_offers;
+mod damaged_bodies;
 mod delivery;
 mod endings;
 mod failover;
 mod fairness;
 mod host_names;
 mod hosts_that_stop;
+mod limits;
 #[cfg(unix)]
 mod lmtp;
 mod loops;
@@ -27,6 +29,7 @@ mod panics;
 mod parameters;
 mod published;
 mod reception;
+mod relabeling;
 mod reload;
 mod reports;
 mod require_tls;
@@ -34,6 +37,7 @@ mod rules;
 #[cfg(feature = "dkim")]
 mod signatures;
 mod silence;
+mod sources;
 mod strangers;
 mod submission;
 mod support;

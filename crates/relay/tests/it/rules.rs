@@ -230,7 +230,7 @@ async fn held_mail_delays_no_other() {
     assert_eq!(keys(&relay.relay).await, ["d.test bulk"; 20]);
     let page = relay.relay.queue().search(&Search::default(), None, 1).await.unwrap();
     assert_eq!(page.messages[0].deliveries[0].attempts, 0);
-    assert_eq!(relay.log.all().len(), 60);
+    assert_eq!(relay.log.all().len() - relay.log.count("relabeled"), 60);
     relay.end().await;
 }
 

@@ -124,6 +124,7 @@ const HEADERS: &[(&str, &str)] = &[
     ("From: jo@b.test\r\nSubject: x\r\nFrom: you@d.test\r\n", "550 5.7.1 The message has two From fields"),
     ("From: jo@b.test\r\nSender: jo@b.test\r\nSender: jo@b.test\r\n", "550 5.7.1 The message has two Sender fields"),
     ("From: jo@b.test you@d.test\r\n", "550 5.7.1 The From field cannot be read"),
+    ("From: you@d.test <jo@b.test>\r\n", "550 5.7.1 The From field cannot be read"),
     ("From: <jo@b.test> <you@d.test>\r\n", "550 5.7.1 The From field cannot be read"),
     ("From: Jo\r\n", "550 5.7.1 The From field cannot be read"),
     ("From: =?utf-8?q?jo=40b.test?=\r\n", "550 5.7.1 The From field cannot be read"),

@@ -10,7 +10,7 @@ use posthaste_client::{
 use posthaste_queue::{Owner, Priority};
 
 use super::*;
-use crate::{Diagnostic, Route, deliver::sites::Sites};
+use crate::{DeliveryOptions, Diagnostic, Route, deliver::sites::Sites};
 
 /// MX records and their TTL in seconds, or why there are none.
 #[derive(Debug, Clone)]
@@ -60,7 +60,7 @@ fn site_of(sites: &mut Sites, domain: &str, answer: Answer) -> Arc<Site> {
     };
     let make = |name, leads, hosts| {
         let shelf = Shelf::new(Duration::ZERO, Budget::new(0));
-        Site::new(name, leads, 1, shelf, Health::default()).with_hosts(hosts)
+        Site::new(name, leads, hosts, &DeliveryOptions::default(), shelf, Health::default())
     };
     sites.of(&key(domain), leads, hosts, make).unwrap()
 }

@@ -50,6 +50,10 @@ impl Observer for Log {
             }
             Event::Discarded { recipient, .. } => ("discarded", recipient.to_string(), String::new()),
             Event::NotReported { .. } => ("not reported", String::new(), String::new()),
+            Event::SetAside { message, why, .. } => ("set aside", message.to_string(), (*why).to_owned()),
+            Event::Relabeled { seen, moved, together, .. } => {
+                ("relabeled", String::new(), format!("{seen} seen, {moved} moved, {together} together"))
+            }
             Event::Overload { rung, gauge, .. } => ("overload", gauge.to_string(), rung.to_string()),
             _ => return,
         };
