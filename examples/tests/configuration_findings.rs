@@ -46,6 +46,25 @@ const SHORT: &[(&str, &str)] = &[
 /// for an error or W for a warning, its key, and words of its text.
 const FOUND: &[(&str, &[&str])] = &[
     ("", &[]),
+    // Sources.
+    (
+        "@to_mx\nsources = [\"a 3\", \"b\"]\n[[source]]\nname = \"a\"\naddresses = [\"127.0.0.2\"]\n[[source]]\nname = \"b\"",
+        &[],
+    ),
+    ("@to_mx\nsources = [\"a\"]", &["8 E sources: there is no source `a`"]),
+    (
+        "@to_mx\nsources = [\"a\", \"a\"]\n[[source]]\nname = \"a\"\naddresses = [\"192.0.2.1\"]",
+        &["8 E sources: `a` stands there already", "11 W addresses: 192.0.2.1 is no address of this machine"],
+    ),
+    (
+        "@to_mx\n[[source]]\nname = \"a\"\naddresses = [\"127.0.0.2\", \"127.0.0.3\"]",
+        &["9 W name: no route uses the source", "10 E addresses: a source has one address of each family"],
+    ),
+    (
+        "[[route]]\ndomains = [\"*\"]\nto = \"discard\"\nsources = [\"a\"]\n[[source]]\nname = \"a\"\n[[source]]\nname = \"a\"",
+        &["8 W sources: this route makes no connection", "12 E name: a source before is called `a`"],
+    ),
+    ("@to_mx\nsources = [\"a 0\"]", &["8 E sources: `0` is no weight from 1 to 1000"]),
     // The own name.
     ("hostname = \"not a name\"", &["5 E hostname: not a name"]),
     ("hostname = \"localhost\"", &["5 W hostname: every host calls itself"]),
@@ -790,6 +809,47 @@ const FOUND: &[(&str, &[&str])] = &[
             "10 E commit_latency: it is a number and no text",
         ],
     ),
+    // How much sources send on their first days.
+    (
+        "[[source]]\nname = \"a\"\nwarm_up = { begins = 2026-12-31, messages = [50, 100] }\n[[route]]\ndomains = [\"*\"]\nto = \"mx\"\nsources = [\"a\"]",
+        &[],
+    ),
+    (
+        "[[source]]\nname = \"a\"\nwarm_up = { begins = \"today\", messages = [], days = 3 }\n[[route]]\ndomains = [\"*\"]\nto = \"mx\"\nsources = [\"a\"]",
+        &["7 E begins: no date", "7 E messages: empty", "7 E days: begins, messages"],
+    ),
+    (
+        "[[source]]\nname = \"a\"\nwarm_up = {}\n[[route]]\ndomains = [\"*\"]\nto = \"mx\"\nsources = [\"a\"]",
+        &["7 E begins: it is missing", "7 E messages: it is missing"],
+    ),
+    // How much single next hops get.
+    (
+        "[[site]]\nhosts = [\"mx.test\", \"*.mx.test\"]\nconnections = 5\nconnects = \"10/1m\"\nmessages = \"100/1h\"\nrecipients = \"1/1d\"",
+        &[],
+    ),
+    ("[[site]]\nhosts = [\"127.0.0.1\", \"::1\", \"[192.0.2.1]\"]\nconnections = 5", &[]),
+    ("[[site]]\nconnections = 5", &["5 E hosts: it is missing"]),
+    ("[[site]]\nhosts = []\nconnections = 5", &["6 E hosts: empty"]),
+    ("[[site]]\nhosts = [\"mx.test\"]", &["5 W site: limits nothing"]),
+    (
+        "[[site]]\nhosts = [\"a b\"]\nconnections = 0\nconnects = \"10\"\nmessages = \"0/1m\"\nrecipients = \"1/8w\"\nrate = 3",
+        &[
+            "6 E hosts: a domain such as",
+            "7 E connections: 0 is not enough",
+            "8 E connects: has no `/`",
+            "9 E messages: lets nothing through",
+            "10 E recipients: ",
+            "11 E rate: hosts, connections, connects, messages, recipients",
+        ],
+    ),
+    (
+        "[[site]]\nhosts = [\"mx.test\", \"b.test\"]\nconnections = 5\n[[site]]\nhosts = [\"b.test\"]\nconnections = 201",
+        &["9 W hosts: `b.test` stands in an earlier", "10 W connections: more than all deliveries at once"],
+    ),
+    (
+        "[[site]]\nhosts = [\"*\"]\nconnections = 5\n[[site]]\nhosts = [\"b.test\"]\nconnections = 6",
+        &["8 W site: an earlier one is for all hosts"],
+    ),
     ("[overload]\ninodes = 3", &["6 E inodes: memory, memory_limit, descriptors, queue_depth, commit_latency"]),
     // Kinds of values, and several mistakes at once.
     ("listener = 5", &["5 E listener: [[listener]]"]),
@@ -831,6 +891,23 @@ fn relay_check_finds_everything_at_once_and_nothing_else() {
         }
     }
     assert!(wrong.is_empty(), "{} of {}:\n{}", wrong.len(), FOUND.len(), wrong.join("\n\n"));
+}
+
+#[test]
+fn a_route_has_100_hosts_at_most_in_all_its_groups() {
+    let list = |count: u32| (0..count).map(|n| format!("\"h{n}.test:25\"")).collect::<Vec<_>>().join(", ");
+    for (to, fits) in [
+        (list(100), true),
+        (format!("[{}]", list(100)), true),
+        (list(101), false),
+        (format!("[{}]", list(101)), false),
+        (format!("[{}], {}", list(60), list(41)), false),
+    ] {
+        let (code, found) = checked(&whole(&format!("[[route]]\ndomains = [\"*\"]\nto = [{to}]")), false);
+        let wanted: &[&str] = if fits { &[] } else { &["7 E to: 101 hosts, at most 100 are taken"] };
+        let right = found.len() == wanted.len() && found.iter().zip(wanted).all(|(line, wanted)| is_as(line, wanted));
+        assert!(right && code == Some(if fits { 0 } else { 2 }), "{code:?} {found:#?}");
+    }
 }
 
 /// A row as a file.

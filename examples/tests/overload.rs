@@ -15,6 +15,8 @@ use support::sink::Sink;
 use support::{PATIENCE, data, token, tool, wait_for};
 
 const MIB: u64 = 1 << 20;
+/// Little memory.
+const LITTLE: u64 = 64 * MIB;
 /// The words of the overload ladder.
 const BUSY: [&str; 2] = ["452 4.3.1 Overloaded, try again later", "421 4.3.2 Overloaded, try again later"];
 
@@ -132,10 +134,9 @@ fn sixty_four_descriptors_serve_few_clients_and_lose_nothing() {
 /// Strangers with envelopes as large as they may be, more than a third of the memory is enough for.
 #[test]
 fn little_memory_bounds_what_strangers_take_of_it_and_is_enough_again_after_them() {
-    const LIMIT: u64 = 64 * MIB;
     let mut sink = Sink::start();
     let mut relay = Relay::prepare(&Config { next_hops: vec![sink.port], ..Config::default() });
-    configure(&relay, &format!("connections_per_network = 1000\n[overload]\nmemory_limit = {LIMIT}\nmemory = 30"));
+    configure(&relay, &format!("connections_per_network = 1000\n[overload]\nmemory_limit = {LITTLE}\nmemory = 30"));
     relay.start_again();
     let told = Mutex::new(Told::default());
     send(relay.port, &told);
@@ -168,11 +169,47 @@ fn little_memory_bounds_what_strangers_take_of_it_and_is_enough_again_after_them
     let seen = told.lock().expect("no panic");
     println!("{} MiB, {} clients held, refused {:?}\n{}", most / MIB, held.len(), seen.refusals, relay.status_text());
     assert_words(&seen);
-    assert!(most <= LIMIT / 2, "{} MiB of {} MiB", most / MIB, LIMIT / MIB);
+    assert!(most <= LITTLE / 2, "{} MiB of {} MiB", most / MIB, LITTLE / MIB);
     drop(seen);
     drop(held);
     assert_recovers(&relay, &mut sink, &told);
     wait_for("the relay is calm", PATIENCE, || relay.status_text().contains("\noverload calm\n").then_some(()));
+}
+
+/// The system gives the relay no more than this: if it asked for more, it would be ended.
+#[test]
+fn a_hard_memory_limit_ends_no_relay_and_costs_no_message() {
+    const LIMIT: u64 = 128 * MIB;
+    let mut sink = Sink::start();
+    let mut relay = Relay::prepare(&Config { next_hops: vec![sink.port], ..Config::default() });
+    configure(&relay, "connections_per_network = 1000");
+    let mut limited = tool("prlimit");
+    limited.arg(format!("--data={LIMIT}:{LIMIT}")).arg(env!("CARGO_BIN_EXE_relay"));
+    relay.start_with(limited);
+    let told = Mutex::new(Told::default());
+    // Envelopes as large as they may be are held, while others send.
+    let rcpt = |n| format!("RCPT TO:<{n:08}{}@dest.test>\r\n", "l".repeat(55));
+    let recipients: String = (0..400).map(rcpt).collect();
+    let hold = || -> io::Result<Client> {
+        let mut client = Client::connect(relay.port)?;
+        client.talk(&["EHLO c.test\r\n", "MAIL FROM:<a@sender.test>\r\n"])?;
+        client.say(&recipients)?;
+        Ok(client)
+    };
+    let held: Vec<_> = thread::scope(|scope| {
+        let threads: Vec<_> =
+            (0..20).map(|_| scope.spawn(|| (0..15).filter_map(|_| hold().ok()).collect::<Vec<_>>())).collect();
+        (0..20).for_each(|_| _ = scope.spawn(|| (0..10).for_each(|_| send(relay.port, &told))));
+        threads.into_iter().flat_map(|thread| thread.join().expect("no panic")).collect()
+    });
+    let seen = told.lock().expect("no panic");
+    println!("{} held, {} acknowledged, refused: {:?}", held.len(), seen.acknowledged.len(), seen.refusals);
+    assert_words(&seen);
+    assert!(relay.memory("VmData") <= LIMIT, "{} octets", relay.memory("VmData"));
+    drop(seen);
+    drop(held);
+    assert_recovers(&relay, &mut sink, &told);
+    assert_eq!(relay.stop().code(), Some(0));
 }
 
 /// A tenth of 32 MiB is less than a relay has that knows these names.
@@ -201,4 +238,43 @@ fn the_check_tells_that_this_machine_has_little_memory() {
     let said = support::run(support::relay::program().args(["check", "--config"]).arg(relay.config()));
     let little = "This machine: 64 MiB of memory are allowed, and a thousand clients at their limits take 256 MiB; the relay serves 341 clients at most, ";
     assert!(said.contains(little), "{said}");
+}
+
+#[test]
+fn the_check_tells_to_which_numbers_few_descriptors_lead() {
+    let relay = Relay::prepare(&Config { next_hops: vec![9], ..Config::default() });
+    let check = |limit: u32| {
+        let mut program = tool("prlimit");
+        program.arg(format!("--nofile={limit}:{limit}")).arg(env!("CARGO_BIN_EXE_relay"));
+        let said = program.args(["check", "--config"]).arg(relay.config()).output().expect("cargo built the relay");
+        assert!(said.status.success(), "{said:?}");
+        [said.stderr, said.stdout].map(|text| String::from_utf8_lossy(&text).into_owned())
+    };
+    let needed = "limits.connections 1000 and delivery.concurrency 200 need 5549 descriptors";
+    for (limit, numbers) in [(1_024, "256 and 16"), (64, "1 and 1")] {
+        let [warning, said] = check(limit);
+        let expected = format!("{needed}, and here {limit} are allowed, for {numbers}; allow more");
+        assert!(warning.contains(&expected), "{warning}");
+        assert!(said.contains("no mistake found"), "{said}");
+    }
+    let [warning, _] = check(5_549);
+    assert!(!warning.contains("descriptors"), "{warning}");
+}
+
+/// The stacks of threads count for this limit, so there is not even room for them.
+#[test]
+fn a_limit_of_data_below_what_the_threads_need_is_told_and_nothing_starts() {
+    let relay = Relay::prepare(&Config { next_hops: vec![9], ..Config::default() });
+    let run = |command: &str| {
+        let mut program = tool("prlimit");
+        program.arg(format!("--data={LITTLE}:{LITTLE}")).arg(env!("CARGO_BIN_EXE_relay"));
+        let said = program.args([command, "--config"]).arg(relay.config()).output().expect("cargo built the relay");
+        (said.status.code(), [said.stderr, said.stdout].map(|text| String::from_utf8_lossy(&text).into_owned()))
+    };
+    let expected = "64 MiB of data are allowed (ulimit -d), and the stacks of the relay's threads are data, used or not; \
+                    allow 96 MiB";
+    let (code, [errors, _]) = run("serve");
+    assert!(code == Some(1) && errors.contains(expected), "{code:?}: {errors}");
+    let (code, [_, said]) = run("check");
+    assert!(code == Some(0) && said.contains(expected), "{code:?}: {said}");
 }

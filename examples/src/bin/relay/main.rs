@@ -10,6 +10,7 @@ mod reload;
 mod secret;
 mod serve;
 mod usage;
+mod warm_up;
 
 use std::{io::Write as _, path::PathBuf, process::ExitCode};
 
@@ -170,7 +171,8 @@ fn check(mut config: Config, question: &leads::Question, descriptors: Option<u64
     let records: String = config.dkim_records.iter().map(|record| format!("{record}\n")).collect();
     let publish = if records.is_empty() { "" } else { "\nThe public keys for DKIM, as zone files have them:\n" };
     // It is about this machine, and no mistake of the configuration.
-    let memory = usage::MemoryLimits::find(config.memory_limit).shortage();
+    let memory = usage::MemoryLimits::find(config.memory_limit);
+    let memory = memory.obstacle().or_else(|| memory.shortage());
     let machine = memory.map_or_else(String::new, |shortage| format!("This machine: {shortage}.\n"));
     let routes: String = config.routes.iter().map(|route| format!("  {route}\n")).collect();
     let routes = format!("\nThe routes, in order:\n{routes}");

@@ -27,6 +27,7 @@ use crate::{
     reload::{self, Kept, Live},
     secret,
     usage::{self, MemoryLimits},
+    warm_up::Counts,
 };
 
 /// Runs the relay until a signal ends it. `path`: where the configuration comes from.
@@ -44,6 +45,9 @@ pub(crate) async fn run(path: Option<PathBuf>, mut config: Config, descriptors: 
     }
     limits::fit(&mut config, descriptors);
     let memory = MemoryLimits::find(config.memory_limit);
+    if let Some(obstacle) = memory.obstacle() {
+        return Err(Failure::Run(obstacle));
+    }
     if let Some(shortage) = memory.shortage() {
         warn!("{shortage}");
     }
@@ -76,6 +80,7 @@ pub(crate) async fn run(path: Option<PathBuf>, mut config: Config, descriptors: 
     }
     let published = options.delivery.published.clone();
     let relay = Relay::new(queue, resolver, options);
+    let mut counts = Counts::restore(&config.queue, &relay);
     tokio::spawn(usage::report(relay.clone(), memory, descriptors));
     // Mail does not depend on it.
     let control = control::listen(&config.queue, relay.clone());
@@ -92,7 +97,11 @@ pub(crate) async fn run(path: Option<PathBuf>, mut config: Config, descriptors: 
     tokio::spawn(reload::run(hangup, relay.clone(), Arc::clone(&live), around, kept, config.written));
     let server = Server::new(live).with_options(config.server);
     let server = listeners.into_iter().fold(server, |server, listener| server.listen(listener));
-    let served = relay.serve(server, drain.cancelled_owned()).await;
+    let served = tokio::select! {
+        served = relay.serve(server, drain.cancelled_owned()) => served,
+        never = counts.keep(&relay) => match never {},
+    };
+    counts.write(&relay);
     drop(control);
     let totals = relay.totals();
     info!(?totals, "ended");

@@ -24,6 +24,9 @@ pub(crate) struct MemoryLimits {
 const INTERVAL: Duration = Duration::from_millis(250);
 /// What a thousand clients at the default limits bring the whole process to.
 const ENOUGH: u64 = 256 << 20;
+/// Octets of data that the relay cannot start with less than: the stacks of its threads are data,
+/// used or not.
+const LEAST_DATA: u64 = 96 << 20;
 /// Octets that a client may take: its buffers, what it is told, and an envelope of its own.
 const A_CLIENT: u64 = 96 << 10;
 /// Limits at and above this are none.
@@ -58,6 +61,16 @@ impl MemoryLimits {
         let used = [(pages(0)?, self.addresses), (resident, self.resident), (pages(5)?, self.data)];
         let percent = |(used, limit): (u64, Option<u64>)| used.saturating_mul(100).checked_div(limit?);
         used.into_iter().filter_map(percent).max()
+    }
+
+    /// Why the relay cannot run with these limits at all. `None`: it can.
+    pub(crate) fn obstacle(&self) -> Option<String> {
+        let data = self.data.filter(|data| *data < LEAST_DATA)?;
+        Some(format!(
+            "{} MiB of data are allowed (ulimit -d), and the stacks of the relay's threads are data, used or not; allow {} MiB, or limit the memory that is in use instead, such as by MemoryMax= of systemd",
+            data >> 20,
+            LEAST_DATA >> 20,
+        ))
     }
 
     /// A line for an operator who gives the relay little memory. `None`: it has enough.

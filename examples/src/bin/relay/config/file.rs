@@ -20,6 +20,8 @@ use super::{
     overload::Overload,
     reports::Reports,
     route::Route,
+    site::Site,
+    source::Source,
     submission::{Rights, Submission},
     table::Table,
     values,
@@ -38,6 +40,8 @@ pub(super) struct File {
     pub(super) tls: Vec<TlsFiles>,
     pub(super) accounts: Vec<Account>,
     pub(super) routes: Vec<Route>,
+    pub(super) sites: Vec<Site>,
+    pub(super) sources: Vec<Source>,
     pub(super) dkim: Vec<DkimKey>,
     pub(super) submission: Submission,
     pub(super) reports: Reports,
@@ -203,6 +207,8 @@ impl File {
             routes: each(file.tables("route", findings), findings, |table, findings| {
                 Route::read(table, folder, findings)
             }),
+            sites: each(file.tables("site", findings), findings, Site::read),
+            sources: each(file.tables("source", findings), findings, Source::read),
             dkim: each(file.tables("dkim", findings), findings, DkimKey::read),
             submission: file
                 .table("submission", findings)
@@ -376,11 +382,11 @@ impl Limits {
             idle_commands: table.take("idle_commands", findings, values::positive),
             message_within: table.take("message_within", findings, values::timeout),
             minimum_rate: table.take("minimum_rate", findings, values::octets),
-            recipients_per_hour: table.take("recipients_per_hour", findings, values::rate),
-            user_recipients_per_hour: table.take("user_recipients_per_hour", findings, values::rate),
-            user_messages_per_hour: table.take("user_messages_per_hour", findings, values::rate),
-            sender_recipients_per_hour: table.take("sender_recipients_per_hour", findings, values::rate),
-            sender_messages_per_hour: table.take("sender_messages_per_hour", findings, values::rate),
+            recipients_per_hour: table.take("recipients_per_hour", findings, values::hourly),
+            user_recipients_per_hour: table.take("user_recipients_per_hour", findings, values::hourly),
+            user_messages_per_hour: table.take("user_messages_per_hour", findings, values::hourly),
+            sender_recipients_per_hour: table.take("sender_recipients_per_hour", findings, values::hourly),
+            sender_messages_per_hour: table.take("sender_messages_per_hour", findings, values::hourly),
             excess: table.take("excess", findings, values::excess),
             header_size: table.take("header_size", findings, values::header_size),
             header_fields: table.take("header_fields", findings, values::positive),

@@ -16,6 +16,8 @@ mod login;
 mod overload;
 mod reports;
 mod route;
+mod site;
+mod source;
 mod submission;
 mod table;
 mod tls;
@@ -212,6 +214,7 @@ impl Config {
         delivery.connect_timeout = timeout.unwrap_or(delivery.connect_timeout);
         delivery.concurrency = number(file.delivery.concurrency.as_ref(), DEFAULT_CONCURRENCY);
         delivery.concurrency_per_site = number(file.delivery.concurrency_per_site.as_ref(), 20);
+        delivery.site_limits = site::table(&file);
         delivery.return_at_most = value(file.limits.returned_size.as_ref()).unwrap_or(delivery.return_at_most);
         delivery.verified_tls = verified_tls.clone().filter(|_| requires_tls);
         let policies = Policies {

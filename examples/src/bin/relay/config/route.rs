@@ -18,6 +18,7 @@ use super::{
     file::File,
     findings::{At, Findings},
     login::RouteLogin,
+    source::{self, Drawn},
     table::{Read, Table, kind},
     tls,
     to::{Hop, SecretFile},
@@ -38,6 +39,8 @@ pub(super) struct Route {
     pub(super) login: Option<At<Option<RouteLogin>>>,
     pub(super) mailboxes: Option<At<Mailboxes>>,
     pub(super) chunking: Option<At<bool>>,
+    /// The sources of its connections, by name.
+    pub(super) sources: Option<At<Vec<At<Drawn>>>>,
     /// `None` inside: it has a mistake.
     pub(super) secret: Option<At<Option<SecretFile>>>,
 }
@@ -108,9 +111,10 @@ impl Route {
                 .map(|list| At { value: Mailboxes::Known(list.value), place: list.place }),
         };
         let chunking = table.take("chunking", findings, values::flag);
+        let sources = table.full_list("sources", false, findings, source::drawn);
         let secret = SecretFile::read(&mut table, folder, findings);
         table.end(findings);
-        Self { when, domains, to, tls, authorities, login, mailboxes, chunking, secret }
+        Self { when, domains, to, tls, authorities, login, mailboxes, chunking, sources, secret }
     }
 
     /// How much TLS it has, never [`RouteTls::Required`]: that becomes `Verified` if the route
@@ -141,6 +145,15 @@ impl Route {
         match &self.to.as_ref()?.value {
             To::Hop(hop) => Some(hop),
             To::Mx | To::Hosts(_) | To::Refuse(_) | To::Discard | To::Hold => None,
+        }
+    }
+
+    /// Returns `true` if it makes connections that have a source.
+    pub(super) fn has_connections(&self) -> bool {
+        match self.to.as_ref().map(|to| &to.value) {
+            Some(To::Refuse(_) | To::Discard | To::Hold) => false,
+            Some(To::Hop(hop)) => matches!(hop, Hop::Lmtp(..)),
+            Some(To::Mx | To::Hosts(_)) | None => true,
         }
     }
 
@@ -194,7 +207,8 @@ impl Route {
 pub(super) fn table(file: &File, verified: Option<&Arc<ClientConfig>>, any: &Arc<ClientConfig>) -> RouteTable {
     let mut table = RouteTable::empty();
     for written in &file.routes {
-        let Some(route) = written.build(verified, any) else { continue };
+        let Some(mut route) = written.build(verified, any) else { continue };
+        route.sources = source::pool(&file.sources, written);
         let domains = written.domains.as_ref().map(|domains| values_of(&domains.value));
         if let Some(mut rule) = written.when.rule(route.clone()) {
             rule.domains = domains.map(|domains| domains.into_iter().collect());
@@ -266,11 +280,25 @@ pub(super) fn described(file: &File) -> Vec<String> {
     }
 }
 
+/// Hosts of one route. Each site with the route may look all of them up and keep their addresses.
+const MOST_HOSTS: usize = 100;
+
 impl To {
     fn read(table: &mut Table<'_>, findings: &mut Findings) -> Option<At<Self>> {
         match table.is_list("to") {
             true => {
                 let groups = table.groups("to", findings, values::weighted_host)?;
+                let hosts = groups.value.iter().map(Vec::len).fold(0, usize::saturating_add);
+                if hosts > MOST_HOSTS {
+                    findings.error(
+                        groups.place,
+                        format_args!(
+                            "{hosts} hosts, at most {MOST_HOSTS} are taken; write fewer, or one name with the \
+                             addresses of several in the DNS"
+                        ),
+                    );
+                    return None;
+                }
                 Some(At { value: Self::Hosts(groups.value), place: groups.place })
             }
             false => table.need("to", findings, Self::word),

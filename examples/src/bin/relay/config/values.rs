@@ -14,7 +14,9 @@ use std::{
 use jiff::{Span, SpanRelativeTo, Timestamp, civil::Date, tz::TimeZone};
 use posthaste::client::HostName;
 use posthaste::queue::{MAX_DELAY, MAX_DELIVERIES};
-use posthaste::relay::{AddFields, DomainPattern, IpNet, MailboxPattern, SenderRule, SignFor, TagField, Unsignable};
+use posthaste::relay::{
+    AddFields, DomainPattern, IpNet, MailboxPattern, Rate, SenderRule, SignFor, TagField, Unsignable,
+};
 use posthaste::server::{
     NameSet, ScramKey,
     session::{sasl::prepare, server::Tolerance},
@@ -200,7 +202,7 @@ pub(super) fn depth(value: &DeValue<'_>) -> Read<u64> {
 }
 
 /// Recipients of an hour.
-pub(super) fn rate(value: &DeValue<'_>) -> Read<u32> {
+pub(super) fn hourly(value: &DeValue<'_>) -> Read<u32> {
     whole(value, 1..=1_000_000)
 }
 
@@ -220,6 +222,16 @@ pub(super) fn wait(value: &DeValue<'_>) -> Read<Duration> {
 
 pub(super) fn timeout(value: &DeValue<'_>) -> Read<Duration> {
     bounded(text(value)?, DAY)
+}
+
+/// How many in a time of a second to a day.
+pub(super) fn rate(value: &DeValue<'_>) -> Read<Rate> {
+    let text = text(value)?;
+    let (count, period) = text.split_once('/').ok_or_else(|| format!("`{text}` has no `/` before the time"))?;
+    let count = count.trim();
+    let number = count.parse().map_err(|_| format!("`{count}` is no number from 1 to {}", u32::MAX))?;
+    let period = bounded(period.trim(), DAY)?;
+    Rate::new(number, period).ok_or_else(|| format!("{count} in {} lets nothing through", span(period)))
 }
 
 /// How long a greeting waits. Clients wait 5 minutes for it (RFC 5321 section 4.5.3.2.1).
@@ -336,15 +348,32 @@ pub(super) fn time(value: &DeValue<'_>) -> Read<Timestamp> {
 /// A host and its port, and after a blank its weight.
 pub(super) fn weighted_host(value: &DeValue<'_>) -> Read<Host> {
     let written = text(value)?;
-    let (host, weight) = match written.split_once(' ') {
-        Some((host, weight)) => {
-            let number = weight.trim().parse().ok().filter(|number| (1..=MOST_WEIGHT).contains(number));
-            (host, number.ok_or_else(|| format!("`{weight}` is no weight from 1 to {MOST_WEIGHT}"))?)
-        }
-        None => (written, 1),
-    };
+    let (host, weight) = weighted(written)?;
     let (name, port) = host_and_port(host)?;
     Ok(Host { name, port, weight })
+}
+
+/// What stands before a blank, and the weight after it, which is 1 if there is none.
+pub(super) fn weighted(written: &str) -> Read<(&str, u16)> {
+    let Some((name, weight)) = written.split_once(' ') else { return Ok((written, 1)) };
+    let number = weight.trim().parse().ok().filter(|number| (1..=MOST_WEIGHT).contains(number));
+    Ok((name, number.ok_or_else(|| format!("`{weight}` is no weight from 1 to {MOST_WEIGHT}"))?))
+}
+
+/// A name without blanks.
+pub(super) fn source_name(value: &DeValue<'_>) -> Read<String> {
+    let name = text(value)?;
+    let is_name = !name.is_empty() && name.len() <= 64 && name.chars().all(|c| c.is_ascii_graphic());
+    is_name.then(|| name.to_owned()).ok_or_else(|| format!("`{name}` is no name"))
+}
+
+/// Messages of a day.
+pub(super) fn of_a_day(value: &DeValue<'_>) -> Read<u32> {
+    whole(value, 0..=u32::MAX.into())
+}
+
+pub(super) fn ip(value: &DeValue<'_>) -> Read<IpAddr> {
+    parsed(value)
 }
 
 /// More would say nothing more.

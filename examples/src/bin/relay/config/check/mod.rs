@@ -16,7 +16,7 @@ use super::{
     file::{Dane, File},
     findings::{At, Findings},
     route::To,
-    to,
+    site, source, to,
 };
 
 /// Looks at everything.
@@ -28,8 +28,10 @@ pub(super) fn all(file: &File, facts: &Facts<'_>, findings: &mut Findings) {
     delivery::check(file, facts, findings);
     dkim::check(file, findings);
     to::check(file, findings);
+    site::check(file, findings);
     submission::check(file, findings);
     conditions::check(file, findings);
+    source::check(file, findings);
     disk::check(file, facts, findings);
 }
 
