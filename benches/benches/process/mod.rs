@@ -9,6 +9,7 @@ use std::{
 };
 
 /// The argument in front of the name of a server.
+#[allow(dead_code, reason = "not every benchmark asks for it")]
 pub(crate) const FLAG: &str = "--serve";
 
 /// A server, which ends when this is dropped.
@@ -20,6 +21,7 @@ pub(crate) struct Process {
 
 impl Process {
     /// Runs this very program with the name of a server.
+    #[allow(dead_code, reason = "not every benchmark asks for it")]
     pub(crate) fn start(name: &str) -> Self {
         let program = std::env::current_exe().expect("this program");
         let mut child = Command::new(program)
@@ -33,6 +35,24 @@ impl Process {
         BufReader::new(output).read_line(&mut line).expect("its addresses");
         let addresses = line.split_whitespace().map(|address| address.parse().expect("an address"));
         Self { child, addresses: addresses.collect() }
+    }
+
+    /// Runs this command, which is no server of this program.
+    #[allow(dead_code, reason = "not every benchmark asks for it")]
+    pub(crate) fn run(mut command: Command) -> Self {
+        Self { child: command.spawn().expect("a process"), addresses: Vec::new() }
+    }
+
+    /// Waits for its end.
+    #[allow(dead_code, reason = "not every benchmark asks for it")]
+    pub(crate) fn wait(mut self) {
+        let _ = self.child.wait();
+    }
+
+    /// Ends it.
+    pub(crate) fn end(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
     }
 
     /// Its first address.
@@ -97,7 +117,6 @@ pub(crate) fn end_with_parent() {
 
 impl Drop for Process {
     fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
+        self.end();
     }
 }
