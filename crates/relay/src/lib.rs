@@ -19,6 +19,7 @@ mod overload;
 #[doc = include_str!("../OVERLOAD.md")]
 pub mod overload_ladder {}
 mod policy;
+mod rank;
 mod receive;
 mod recipients;
 mod record;

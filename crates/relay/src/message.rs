@@ -8,7 +8,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use posthaste_queue::{MAX_DELIVERIES, MAX_STATES, NameError, NewDelivery, NewMessage, Owner, Priority};
+use posthaste_queue::{MAX_DELIVERIES, MAX_STATES, NameError, NewDelivery, NewMessage, Owner};
 use posthaste_server::{
     Envelope,
     wire::{Domain, EncodeError, Rcpt},
@@ -19,6 +19,7 @@ use crate::{
     Label,
     domains::canonical,
     labels::{Labels, domain_of},
+    rank::Rank,
     record::{AROUND, MAX_ROOM, MIN_ROOM, Outside, Recipient, encode_recipients},
     rule::routing_key,
 };
@@ -56,8 +57,8 @@ pub(crate) enum OutsideError {
 }
 
 /// Makes a message of an owner. It has one delivery for each domain and label of the recipients, in
-/// the order in which these first appear. It is due when its hold ends, and has the priority of its
-/// MAIL.
+/// the order in which these first appear. It is due when its hold ends, and has the priority and the
+/// size of its MAIL.
 pub(crate) fn new_message(
     own_name: &Domain,
     owner: Owner,
@@ -97,8 +98,8 @@ pub(crate) fn new_message(
     for ((domain, label, _), state) in groups.into_iter().zip(states) {
         deliveries.push(NewDelivery { key: routing_key(&domain, label)?, delay, state });
     }
-    let priority = Priority(envelope.mail.mt_priority.unwrap_or_default().get());
-    Ok(NewMessage { owner, priority, envelope: outside.encode()?, deliveries })
+    let rank = Rank::new(envelope.mail.mt_priority.unwrap_or_default().get(), envelope.mail.size.unwrap_or(0));
+    Ok(NewMessage { owner, priority: rank.number(), envelope: outside.encode()?, deliveries })
 }
 
 /// The octets of diagnostic text that each recipient may keep. `bare` is the size of all states
@@ -149,10 +150,10 @@ pub(crate) fn whole_len(front: &Bytes, content: u64) -> u64 {
     u64::try_from(front.len()).unwrap_or(u64::MAX).saturating_add(content)
 }
 
-/// The priority of a message, and the time for which it is held.
+/// The priority of a message without its size, and the time for which it is held.
 pub(crate) fn terms(message: &NewMessage) -> (i8, Duration) {
     let held = message.deliveries.first().map_or(Duration::ZERO, |delivery| delivery.delay);
-    (message.priority.0, held)
+    (Rank::of(message).priority.0, held)
 }
 
 /// The domain as the DNS has it, so that both forms of a domain outside ASCII have one key. A

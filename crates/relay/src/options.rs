@@ -102,6 +102,10 @@ pub struct DeliveryOptions {
     /// s, it counts as failed all the same; a host that DNS names after 60 s. Deliveries to a host
     /// that is silent, and has failed with others meanwhile, no longer count: the other hosts get
     /// the rest of the mail.
+    ///
+    /// Messages of more than 1 MiB get half of them, and one at least, so that smaller ones do not
+    /// wait behind them. They get all of them while no smaller one waits, and none came within a
+    /// minute.
     pub concurrency_per_site: usize,
     /// The limits of single next hops, by their hosts. Default: none, so that each takes what it
     /// has taught the relay.

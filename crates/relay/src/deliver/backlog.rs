@@ -35,7 +35,7 @@ impl Clock for Virtual {
     }
 }
 
-fn queue() -> Counting<MemoryQueue> {
+pub(super) fn queue() -> Counting<MemoryQueue> {
     let mut options = MemoryOptions::default();
     options.clock = Arc::new(Virtual(Instant::now()));
     Counting::new(MemoryQueue::new(options))
@@ -43,7 +43,7 @@ fn queue() -> Counting<MemoryQueue> {
 
 /// The name servers of `silent` do not answer, and those of names with `dead` fail at once. No
 /// other name exists, so mail for it fails for good.
-struct Zone;
+pub(super) struct Zone;
 
 impl Zone {
     async fn ask<T>(&self, name: &str) -> Result<Answer<T>, ResolveError> {

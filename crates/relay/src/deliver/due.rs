@@ -1,20 +1,20 @@
 //! What is due at a site, and whose turn it is.
 
 use std::{
-    cmp::Reverse,
     collections::{BTreeMap, HashMap, HashSet, VecDeque},
     sync::Arc,
 };
 
-use posthaste_queue::{DueClass, Owner, Priority, RoutingKey};
+use posthaste_queue::{DueClass, Owner, RoutingKey};
 
 use super::room::Room;
+use crate::rank::{Rank, Size};
 
 /// Classes that may have a delivery due, each once.
 ///
-/// The highest priority comes first, over all keys. Within a priority owners come in turn, and so
-/// do the keys of an owner. So an owner with a thousand keys gets as many turns as one with a
-/// single key. Each call costs O(log *n*).
+/// The highest priority comes first, over all keys. Within a priority small and large mail come in
+/// turn. Within both owners come in turn, and so do the keys of an owner. So an owner with a
+/// thousand keys gets as many turns as one with a single key. Each call costs O(log *n*).
 ///
 /// The number of classes has a bound ([`Room`]). What lies beyond is *missed*, and stays due in the
 /// queue. A site that has missed classes is *crowded*. Then each class that it knows gets one turn,
@@ -25,7 +25,9 @@ use super::room::Room;
 pub(super) struct Due {
     known: HashSet<DueClass>,
     /// No ring is empty.
-    rings: BTreeMap<Reverse<Priority>, Ring>,
+    rings: BTreeMap<Rank, Ring>,
+    /// The size that comes next, where a priority has both.
+    next: Size,
     room: Arc<Room>,
     /// The number of the last look that offered a class.
     look: u64,
@@ -89,7 +91,7 @@ impl Due {
         }
         self.room.enter();
         self.known.insert(class.clone());
-        self.rings.entry(Reverse(class.priority)).or_default().add(class.owner, class.key);
+        self.rings.entry(Rank::read(class.priority)).or_default().add(class.owner, class.key);
         Added::New
     }
 
@@ -99,7 +101,7 @@ impl Due {
         }
         let most = self.room.of_site();
         let free = most.saturating_sub(self.known.len());
-        let others = self.rings.get(&Reverse(class.priority)).map_or(0, |ring| ring.keys_of(&class.owner));
+        let others = self.rings.get(&Rank::read(class.priority)).map_or(0, |ring| ring.keys_of(&class.owner));
         // An owner that comes in between, and most of all one with new mail.
         let kept = if offer == Offer::Hint { most / 4 } else { most / 2 };
         if others == 0 && free > kept {
@@ -128,16 +130,21 @@ impl Due {
         }
     }
 
-    /// Takes the next class. If there was a delivery, add it again.
-    pub(super) fn take(&mut self) -> Option<DueClass> {
-        let mut first = self.rings.first_entry()?;
-        let Reverse(priority) = *first.key();
-        let taken = first.get_mut().take();
-        if first.get().is_empty() {
-            first.remove();
+    /// Takes the next class. If there was a delivery, add it again. Large mail is passed over unless
+    /// it `may_be_large`.
+    pub(super) fn take(&mut self, may_be_large: bool) -> Option<DueClass> {
+        let mut ranks = self.rings.keys().filter(|rank| may_be_large || rank.size == Size::Small);
+        let first = *ranks.next()?;
+        let other = ranks.next().filter(|other| other.priority == first.priority && other.size == self.next);
+        let rank = other.copied().unwrap_or(first);
+        self.next = rank.size.other();
+        let ring = self.rings.get_mut(&rank)?;
+        let taken = ring.take();
+        if ring.is_empty() {
+            self.rings.remove(&rank);
         }
         let (owner, key) = taken?;
-        let class = DueClass { key, priority, owner };
+        let class = DueClass { key, priority: rank.number(), owner };
         if self.known.remove(&class) {
             self.room.leave(1);
         }
@@ -145,12 +152,19 @@ impl Due {
         Some(class)
     }
 
-    /// A class that was taken had no delivery, so its owner has the next turn again. Otherwise an
-    /// owner whose keys have one delivery each would lose every other turn.
+    /// A class that was taken had no delivery, so its size and its owner have the next turn again.
+    /// Otherwise an owner whose keys have one delivery each would lose every other turn.
     pub(super) fn give_turn_back(&mut self, class: &DueClass) {
-        if let Some(ring) = self.rings.get_mut(&Reverse(class.priority)) {
+        let rank = Rank::read(class.priority);
+        self.next = rank.size;
+        if let Some(ring) = self.rings.get_mut(&rank) {
             ring.advance(&class.owner);
         }
+    }
+
+    /// Returns `true` if mail of this size is due.
+    pub(super) fn has(&self, size: Size) -> bool {
+        self.rings.keys().any(|rank| rank.size == size)
     }
 
     /// The number of classes.
@@ -169,7 +183,7 @@ impl Drop for Due {
     }
 }
 
-/// The owners of one priority, each with its keys.
+/// The owners of one rank, each with its keys.
 ///
 /// Invariant: an owner has a line if and only if it has a key and a turn.
 #[derive(Debug, Default)]
@@ -242,6 +256,8 @@ mod tests {
         task::{Context, Waker},
     };
 
+    use posthaste_queue::Priority;
+
     use super::*;
     use crate::deliver::room::LEAST;
 
@@ -253,7 +269,7 @@ mod tests {
     /// Takes *n* classes, and puts each back, as a worker does that finds a delivery in each.
     fn served(due: &mut Due, count: usize) -> Vec<DueClass> {
         let each = |_| {
-            let class = due.take().unwrap();
+            let class = due.take(true).unwrap();
             assert_eq!(due.add(class.clone(), Offer::Turn), Added::New);
             class
         };
@@ -283,15 +299,43 @@ mod tests {
         for number in 0..100 {
             due.add(class(&format!("d{number}"), 0, "busy"), Offer::Hint);
         }
-        assert_eq!(due.take().unwrap(), class("d0", 0, "busy"));
+        assert_eq!(due.take(true).unwrap(), class("d0", 0, "busy"));
         for (key, priority, owner) in [("d7", 4, "busy"), ("d9", -1, "quiet"), ("z", 5, "quiet"), ("a", 4, "quiet")] {
             due.add(class(key, priority, owner), Offer::Hint);
         }
-        let order: Vec<_> = std::iter::from_fn(|| due.take()).collect();
+        let order: Vec<_> = std::iter::from_fn(|| due.take(true)).collect();
         assert_eq!(order[..3], [class("z", 5, "quiet"), class("d7", 4, "busy"), class("a", 4, "quiet")]);
         assert_eq!(order[3..102], (1..100).map(|number| class(&format!("d{number}"), 0, "busy")).collect::<Vec<_>>());
         assert_eq!(order[102..], [class("d9", -1, "quiet")]);
         assert!(due.is_empty());
+    }
+
+    #[test]
+    fn small_and_large_mail_of_a_priority_come_in_turn() {
+        let mut due = Due::default();
+        let large = |key: &str, priority, owner: &str| {
+            let class = class(key, priority, owner);
+            DueClass { priority: Rank::new(priority, u64::MAX).number(), ..class }
+        };
+        for class in [large("a", 0, "one"), large("b", 0, "one"), large("a", 0, "other"), class("a", 0, "one")] {
+            due.add(class, Offer::Hint);
+        }
+        let expected = [class("a", 0, "one"), large("a", 0, "one")];
+        assert_eq!(served(&mut due, 2), expected);
+        assert_eq!(served(&mut due, 2), [class("a", 0, "one"), large("a", 0, "other")], "owners come in turn in both");
+        // It had no delivery.
+        let taken = due.take(true).unwrap();
+        due.give_turn_back(&taken);
+        assert_eq!((taken, due.has(Size::Small)), (class("a", 0, "one"), false));
+        due.add(class("z", 0, "one"), Offer::Hint);
+        assert_eq!(due.take(true), Some(class("z", 0, "one")));
+        // A higher priority comes first, and what may not be large passes it.
+        due.add(large("a", 4, "one"), Offer::Hint);
+        due.add(class("a", -4, "one"), Offer::Hint);
+        assert_eq!(due.take(false), Some(class("a", -4, "one")));
+        assert_eq!((due.take(false), due.has(Size::Large)), (None, true));
+        assert_eq!(due.take(true), Some(large("a", 4, "one")));
+        assert_eq!(due.take(true).map(|class| Rank::read(class.priority).size), Some(Size::Large));
     }
 
     #[test]
@@ -303,7 +347,7 @@ mod tests {
         due.add(class("full", 0, "other"), Offer::Hint);
         due.add(class("full", 0, "third"), Offer::Hint);
         for key in ["empty", "also empty"] {
-            let taken = due.take().unwrap();
+            let taken = due.take(true).unwrap();
             assert_eq!(taken, class(key, 0, "one"));
             due.give_turn_back(&taken);
         }
@@ -324,7 +368,7 @@ mod tests {
                 match random.u8(0..5) {
                     0 | 1 => assert_eq!(due.add(any.clone(), Offer::Hint) == Added::New, expected.insert(any)),
                     2 => due.give_turn_back(&any),
-                    _ => match due.take() {
+                    _ => match due.take(true) {
                         Some(taken) => {
                             assert!(expected.iter().all(|left| left.priority <= taken.priority));
                             assert!(expected.remove(&taken));
@@ -357,7 +401,7 @@ mod tests {
                     assert!(due.len() <= room.of_site().max(LEAST));
                 }
             }
-            let class = due.take().unwrap();
+            let class = due.take(true).unwrap();
             *had.entry(class.clone()).or_default() += 1;
             due.add(class, Offer::Turn);
         }
@@ -392,8 +436,8 @@ mod tests {
         // New mail of another owner comes first, and mail of the busy one waits for a look.
         assert_eq!(due.add(class("z", 0, "quiet"), Offer::Hint), Added::New);
         assert_eq!(due.add(class("z", 0, "busy"), Offer::Hint), Added::Missed);
-        assert_eq!(due.take().unwrap().owner.as_str(), "busy");
-        assert_eq!(due.take().unwrap().owner.as_str(), "quiet");
+        assert_eq!(due.take(true).unwrap().owner.as_str(), "busy");
+        assert_eq!(due.take(true).unwrap().owner.as_str(), "quiet");
         assert!(room.take_passed().missed);
         drop(due);
         assert_eq!(room.known(), 0);

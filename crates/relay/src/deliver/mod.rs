@@ -49,6 +49,8 @@ mod job;
 mod letter;
 mod looks;
 mod lookup;
+#[cfg(test)]
+mod mixed;
 mod outcome;
 mod pace;
 mod places;

@@ -1,6 +1,7 @@
 //! A site: a next hop, what is due for it, its workers, its hosts, and whether it can be
 //! reached.
 
+mod sizes;
 #[cfg(test)]
 mod tests;
 mod turn;
@@ -16,6 +17,7 @@ use posthaste_queue::DueClass;
 use posthaste_server::wire::EnhancedCode;
 use tokio::time::Instant;
 
+use self::sizes::Sizes;
 pub(super) use self::turn::{Look, Turn};
 use super::{
     caps::Caps,
@@ -27,7 +29,7 @@ use super::{
     room::Room,
     throttle::{Signal, Then, Throttle},
 };
-use crate::{DeliveryOptions, Diagnostic, HostGroup, NextHop, Resting, Route, SiteLimits, SiteState};
+use crate::{DeliveryOptions, Diagnostic, HostGroup, NextHop, Resting, Route, SiteLimits, SiteState, rank::Size};
 
 /// How long a site counts as one that answers after it has taken mail.
 const PROVEN: Duration = Duration::from_secs(300);
@@ -46,7 +48,8 @@ pub(super) const ASKED_LATELY: Duration = Duration::from_secs(60);
 /// turn it is), or with the one worker that claims from it. That worker puts it back if there was a
 /// delivery. After an empty claim the queue names the class again when something falls due. A
 /// worker leaves in the same step in which it finds no due class. So no due class is left without a
-/// worker. Its connection stays on the shelf for the next worker.
+/// worker. Its connection stays on the shelf for the next worker. Large mail gets a part of the
+/// workers ([`Sizes`]): a large class that waits is taken when one of them ends.
 ///
 /// A worker whose server is silent, and has failed with others meanwhile, is *stuck*, and counts as
 /// a worker no more. While every worker is silent, there is one more of them, the scout: it finds
@@ -81,6 +84,7 @@ struct State {
     workers: usize,
     /// Hired workers that have not called [`Turn::next`] yet.
     coming: usize,
+    sizes: Sizes,
     /// Workers whose servers are silent, by their numbers.
     silent: HashMap<u64, Silent>,
     next_number: u64,
@@ -207,7 +211,7 @@ impl Site {
     pub(super) fn offer_for(self: &Arc<Self>, class: DueClass, offer: Offer) -> Option<Turn> {
         let mut state = self.state();
         let added = state.due.add(class, offer);
-        if added != Added::New && (state.coming > 0 || state.due.is_empty()) {
+        if !state.has_turn() || (added != Added::New && state.coming > 0) {
             return None;
         }
         self.hire(&mut state)
@@ -216,7 +220,7 @@ impl Site {
     /// A turn for one more worker, if a class is due and there is room since others are silent.
     pub(super) fn relieve(self: &Arc<Self>) -> Option<Turn> {
         let mut state = self.state();
-        if state.due.is_empty() || state.coming > 0 {
+        if !state.has_turn() || state.coming > 0 {
             return None;
         }
         self.hire(&mut state)
@@ -444,6 +448,7 @@ impl State {
             most,
             workers: 0,
             coming: 0,
+            sizes: Sizes::default(),
             silent: HashMap::new(),
             next_number: 0,
             failing: HashSet::new(),
@@ -468,6 +473,18 @@ impl State {
     /// many deliveries at once.
     fn limit(&self) -> usize {
         if self.is_down(Instant::now()) { 1 } else { self.throttle.limit() }
+    }
+
+    /// Returns `true` if a class is due whose mail may begin. If there is none, each large message
+    /// that is under way is followed by one that waits.
+    fn has_turn(&self) -> bool {
+        self.due.has(Size::Small) || (self.due.has(Size::Large) && self.may_be_large())
+    }
+
+    /// Returns `true` if the next message may be large.
+    fn may_be_large(&self) -> bool {
+        let is_stuck = |worker| self.silent.get(&worker).is_some_and(|silent| silent.is_stuck);
+        self.sizes.may_be_large(self.limit(), is_stuck, self.due.has(Size::Small), Instant::now())
     }
 
     fn is_down(&self, now: Instant) -> bool {

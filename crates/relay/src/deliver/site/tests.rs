@@ -1,7 +1,11 @@
 //! The workers of a site, and what is due for it.
 
 use super::*;
-use crate::{Cause, NextHop, deliver::Words};
+use crate::{
+    Cause, NextHop,
+    deliver::Words,
+    rank::{Rank, Size},
+};
 use posthaste_client::delivery::Budget;
 use posthaste_queue::{Owner, Priority, RoutingKey};
 
@@ -261,4 +265,82 @@ fn no_class_is_left_without_a_worker_when_the_last_one_leaves() {
     workers.into_iter().for_each(|worker| worker.join().unwrap());
     assert_eq!((work[0].load(SeqCst), work[1].load(SeqCst)), (0, 0));
     assert_eq!(site.worth(), Worth::Nothing);
+}
+
+fn large(key: &str) -> DueClass {
+    DueClass { priority: Rank::new(0, u64::MAX).number(), ..class(key) }
+}
+
+/// Each worker ends its message and takes the next one. A class of a size that is `left` has another
+/// delivery, so that it goes back, and a worker is hired if the site wants one.
+fn go_on(site: &Arc<Site>, workers: &mut Vec<(Turn, Size)>, mut hired: Vec<Turn>, left: impl Fn(Size) -> bool) {
+    for (mut turn, _) in std::mem::take(workers) {
+        match turn.look(false) {
+            Look::Prepare => hired.push(turn),
+            _ => assert!(turn.leave()),
+        }
+    }
+    while let Some(mut turn) = hired.pop() {
+        let Some(class) = turn.next(false) else {
+            assert!(turn.leave());
+            continue;
+        };
+        let size = Rank::read(class.priority).size;
+        workers.push((turn, size));
+        if left(size) {
+            hired.extend(site.offer(class));
+        }
+    }
+}
+
+/// The workers with a large message, and all of them.
+fn count(workers: &[(Turn, Size)]) -> (usize, usize) {
+    (workers.iter().filter(|(_, size)| *size == Size::Large).count(), workers.len())
+}
+
+#[tokio::test(start_paused = true)]
+async fn large_mail_gets_half_of_the_workers_while_small_mail_waits_or_came_lately() {
+    for (limit, half) in [(1, 1), (2, 1), (3, 1), (4, 2), (5, 2)] {
+        let (site, mut workers) = (site(limit), Vec::new());
+        let first = site.offer(large("a")).into_iter().collect();
+        go_on(&site, &mut workers, first, |_| true);
+        assert_eq!(count(&workers), (limit, limit), "all of them without small mail");
+        assert!(site.offer(class("a")).is_none(), "there is no room for another worker");
+        let mut had = Vec::new();
+        for _ in 0..4 {
+            go_on(&site, &mut workers, Vec::new(), |_| true);
+            had.push(count(&workers));
+        }
+        // A single worker takes both in turn.
+        let expected = if limit == 1 { [(0, 1), (1, 1)] } else { [(half, limit); 2] };
+        assert_eq!(had, expected.repeat(2), "{limit}");
+        // No small mail is left, and its part of the workers leaves.
+        for _ in 0..2 {
+            go_on(&site, &mut workers, Vec::new(), |size| size == Size::Large);
+        }
+        assert_eq!(count(&workers), (half, half));
+        assert!(site.offer(large("a")).is_none(), "no worker is hired that would find no turn");
+        if limit > 1 {
+            let mut small: Vec<_> = site.offer(class("a")).into_iter().collect();
+            assert!(small.len() == 1 && small[0].next(false) == Some(class("a")), "small mail need not wait");
+        }
+        tokio::time::advance(Duration::from_secs(60)).await;
+        go_on(&site, &mut workers, Vec::new(), |_| true);
+        assert_eq!(count(&workers), (limit, limit), "small mail came a minute ago");
+    }
+}
+
+/// A worker whose server is dead may have begun its content, and waits for long.
+#[tokio::test(start_paused = true)]
+async fn large_mail_of_stuck_workers_does_not_count() {
+    let mut sizes = Sizes::default();
+    for worker in 0..3 {
+        sizes.begin(worker, Size::Large, Instant::now());
+    }
+    for (limit, waits, may) in [(3, false, false), (4, false, true), (6, true, false), (8, true, true)] {
+        assert_eq!(sizes.may_be_large(limit, |_| false, waits, Instant::now()), may);
+    }
+    assert!(sizes.may_be_large(6, |worker| worker == 1, true, Instant::now()));
+    sizes.end(0);
+    assert!(sizes.may_be_large(6, |_| false, true, Instant::now()));
 }

@@ -14,6 +14,7 @@ use posthaste_queue::DueClass;
 use tokio::time::Instant;
 
 use super::{Silent, Site, State};
+use crate::rank::Rank;
 
 /// The right to be a worker of a site; dropped when the worker leaves.
 #[derive(Debug)]
@@ -52,7 +53,8 @@ impl Turn {
         if state.waiter == Some(self.number) {
             state.waiter = None;
         }
-        if state.due.is_empty() {
+        state.sizes.end(self.number);
+        if !state.has_turn() {
             return Look::Leave;
         }
         let is_connected = is_connected || self.may_connect.load(Relaxed);
@@ -70,7 +72,7 @@ impl Turn {
     }
 
     /// The next class to claim from. If there was a delivery, put the class back with
-    /// [`Site::offer`]; if not, call [`found_none`](Self::found_none). `None`: no class is due, or
+    /// [`Site::offer`]; if not, call [`found_none`](Self::found_none). `None`: no class has a turn, or
     /// its delivery must wait. Put the connection on the shelf, then call [`leave`](Self::leave).
     pub(in crate::deliver) fn next(&mut self, is_connected: bool) -> Option<DueClass> {
         let mut state = self.site.state();
@@ -79,12 +81,15 @@ impl Turn {
         }
         // The wait for its server may have been dropped.
         state.silent.remove(&self.number);
+        state.sizes.end(self.number);
         // What was counted and not made counts again.
         self.gives_back(&mut state);
         if self.site.has_too_many(&mut state) || self.site.waits_until(&mut state, is_connected).is_some() {
             return None;
         }
-        let (class, now) = (state.due.take()?, Instant::now());
+        let may_be_large = state.may_be_large();
+        let (class, now) = (state.due.take(may_be_large)?, Instant::now());
+        state.sizes.begin(self.number, Rank::read(class.priority).size, now);
         state.throttle.begin(now);
         state.caps.begin(now);
         if self.site.connects(is_connected) {
@@ -158,12 +163,12 @@ impl Turn {
         state.silent.get(&self.number).is_some_and(|silent| silent.is_stuck)
     }
 
-    /// Leaves unless a class is due, there is room for this worker, and no other waits for all.
+    /// Leaves unless a class has a turn, there is room for this worker, and no other waits for all.
     /// Returns `true` if it has left.
     pub(in crate::deliver) fn leave(&mut self) -> bool {
         let mut state = self.site.state();
         let is_idle = state.waiter.is_some() && self.site.waits_until(&mut state, false).is_some();
-        if is_idle || state.due.is_empty() || self.site.has_too_many(&mut state) {
+        if is_idle || !state.has_turn() || self.site.has_too_many(&mut state) {
             if !std::mem::replace(&mut self.has_come, true) {
                 state.coming = state.coming.saturating_sub(1);
             }
@@ -184,6 +189,7 @@ impl Drop for Turn {
             }
             state.workers = state.workers.saturating_sub(1);
             state.silent.remove(&self.number);
+            state.sizes.end(self.number);
             self.gives_back(&mut state);
             if state.waiter == Some(self.number) {
                 state.waiter = None;
