@@ -24,6 +24,9 @@ use crate::rank::{Rank, Size};
 /// and makes room. The next look through the queue goes on where the site has missed the first
 /// class, so all of them come in a circle. An owner may take a class only while it has fewer than
 /// there is room for. So there is room for other owners, however much one owner has due.
+///
+/// What comes before all that was missed is *urgent*: a higher priority, or small mail beside large.
+/// It waits for no circle. The last eighth of the room is for it, and it goes back after its turn.
 #[derive(Debug, Default)]
 pub(super) struct Due {
     known: HashSet<DueClass>,
@@ -38,6 +41,8 @@ pub(super) struct Due {
     goes_on_at: Option<DueClass>,
     /// The first class that this look has missed.
     missed: Option<DueClass>,
+    /// The first rank of what was missed since this look began, and of what was missed before.
+    ranks_missed: [Option<Rank>; 2],
 }
 
 /// Why a class is offered.
@@ -79,6 +84,7 @@ impl Due {
             && number != self.look
         {
             (self.look, self.goes_on_at) = (number, self.missed.take());
+            self.ranks_missed = [None, self.ranks_missed[0]];
         }
         // Mostly it is there: the queue lists what is due again and again.
         if self.known.contains(&class) {
@@ -99,12 +105,29 @@ impl Due {
     }
 
     fn has_room(&mut self, class: &DueClass, offer: Offer) -> bool {
+        let rank = Rank::read(class.priority);
+        let others = self.rings.get(&rank).map_or(0, |ring| ring.keys_of(&class.owner));
+        if self.is_urgent(rank) {
+            let free = self.room.of_site_for_urgent().saturating_sub(self.known.len());
+            if offer == Offer::Turn || free > 0 {
+                return offer == Offer::Turn || others < free;
+            }
+        }
+        let has_room = self.has_usual_room(class, offer, others);
+        if !has_room {
+            let [missed, _] = &mut self.ranks_missed;
+            *missed = Some(missed.map_or(rank, |first| first.min(rank)));
+        }
+        has_room
+    }
+
+    /// Its owner has this many `others` of its rank.
+    fn has_usual_room(&mut self, class: &DueClass, offer: Offer, others: usize) -> bool {
         if offer == Offer::Turn {
             return !self.is_crowded();
         }
         let most = self.room.of_site();
         let free = most.saturating_sub(self.known.len());
-        let others = self.rings.get(&Rank::read(class.priority)).map_or(0, |ring| ring.keys_of(&class.owner));
         // An owner that comes in between, and most of all one with new mail.
         let kept = if offer == Offer::Hint { most / 4 } else { most / 2 };
         if others == 0 && free > kept {
@@ -120,6 +143,11 @@ impl Due {
             }
             Offer::Hint | Offer::Turn => false,
         }
+    }
+
+    /// Returns `true` if all that was missed comes after this rank.
+    fn is_urgent(&self, rank: Rank) -> bool {
+        self.ranks_missed.iter().flatten().min().is_some_and(|first| rank < *first)
     }
 
     fn is_crowded(&self) -> bool {

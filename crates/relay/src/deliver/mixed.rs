@@ -1,4 +1,4 @@
-//! Large mail beside small mail at one next hop, in virtual time and without sockets.
+//! Mail of several kinds at one slow next hop, in virtual time and without sockets.
 
 use std::{
     collections::HashMap,
@@ -61,7 +61,12 @@ impl Running {
     }
 
     async fn submit(&self, owner: &str, content: &Bytes) -> MessageId {
-        let envelope = Envelope::new("me@a.test", ["you@b.test"]).unwrap();
+        self.submit_to("b.test", owner, "<me@a.test>", content).await
+    }
+
+    async fn submit_to(&self, domain: &str, owner: &str, mail: &str, content: &Bytes) -> MessageId {
+        let recipient = format!("<you@{domain}>").parse().unwrap();
+        let envelope = Envelope::from_commands(mail.parse().unwrap(), vec![recipient]);
         self.relay.submit(Owner::new(owner).unwrap(), &envelope, content.clone()).await.unwrap()
     }
 
@@ -113,4 +118,27 @@ async fn a_hundred_large_messages_do_not_delay_small_ones_by_more_than_one() {
         assert!(later[p99] <= SECOND, "{owner}: small mail came lately: {:?}", later[p99]);
         assert!(large[COUNT - 1] <= longest, "{owner}: {:?} {longest:?}", large[COUNT - 1]);
     }
+}
+
+/// The site knows four thousand classes, in which no urgent message is.
+#[tokio::test(start_paused = true)]
+async fn urgent_mail_does_not_wait_behind_five_thousand_due_classes() {
+    let (running, small) = (Running::start(), content(SMALL));
+    let mut usual = Vec::new();
+    for number in 0..5_000 {
+        let (domain, owner) = (format!("d{number:04}.test"), format!("owner{number}"));
+        usual.push(running.submit_to(&domain, &owner, "<me@a.test>", &small).await);
+    }
+    sleep(3 * SECOND).await;
+    let due = running.relay.sites().iter().map(|site| site.due).max();
+    assert!(due.is_some_and(|due| due > 3_000), "{due:?}");
+    let mut urgent = Vec::new();
+    for number in 0..100 {
+        let (domain, owner) = (format!("u{number:04}.test"), format!("owner{}", number % 3));
+        urgent.push(running.submit_to(&domain, &owner, "<me@a.test> MT-PRIORITY=4", &small).await);
+    }
+    sleep(60 * SECOND).await;
+    // Twenty connections take two hundred messages a second.
+    let (usual, urgent) = (running.took(&usual), running.took(&urgent));
+    assert!(urgent[99] <= SECOND && usual[4_999] >= 20 * SECOND, "{:?} {:?}", urgent[99], usual[4_999]);
 }

@@ -8,10 +8,11 @@ use tokio::sync::Notify;
 /// for a later look.
 #[derive(Debug)]
 pub(super) struct Room {
-    /// The bound for the relay: 32,768. A class takes about 200 bytes, so all take 7 MB.
+    /// The bound for the relay: 32,768. A class takes about 200 bytes, so all take 7 MB. An eighth
+    /// of it is for what is urgent.
     relay: usize,
     /// The bound for each site: 4,096. So it takes 8 sites to fill the relay, and a look that fills
-    /// a site costs little for each class.
+    /// a site costs little for each class. An eighth of it is for what is urgent.
     site: usize,
     known: AtomicUsize,
     has_missed: AtomicBool,
@@ -45,9 +46,18 @@ impl Room {
         Self { relay, site, known, has_missed, has_held, hungry }
     }
 
-    /// The most classes of a site now.
+    /// The most classes of a site now, if the next one is not urgent.
     pub(super) fn of_site(&self) -> usize {
-        if self.known.load(Relaxed) < self.relay { self.site } else { LEAST.min(self.site) }
+        self.within(self.relay - self.relay / 8, self.site - self.site / 8)
+    }
+
+    /// The most classes of a site now, if the next one is urgent.
+    pub(super) fn of_site_for_urgent(&self) -> usize {
+        self.within(self.relay, self.site)
+    }
+
+    fn within(&self, relay: usize, site: usize) -> usize {
+        if self.known.load(Relaxed) < relay { site } else { LEAST.min(site) }
     }
 
     pub(super) fn enter(&self) {

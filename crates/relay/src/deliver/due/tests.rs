@@ -146,7 +146,7 @@ fn in_room(room: &Arc<Room>, classes: &[DueClass], turns: usize) -> HashMap<DueC
             look += 1;
             for class in classes {
                 due.add(class.clone(), Offer::Look(look));
-                assert!(due.len() <= room.of_site().max(LEAST));
+                assert!(due.len() <= room.of_site_for_urgent().max(LEAST));
             }
         }
         let class = due.take(true).unwrap();
@@ -180,7 +180,7 @@ fn an_owner_with_thousands_of_keys_leaves_room_for_others() {
     for number in 0..500 {
         due.add(class(&format!("d{number:03}"), 0, "busy"), Offer::Look(1));
     }
-    assert_eq!(due.len(), 32);
+    assert_eq!(due.len(), 28);
     // New mail of another owner comes first, and mail of the busy one waits for a look.
     assert_eq!(due.add(class("z", 0, "quiet"), Offer::Hint), Added::New);
     assert_eq!(due.add(class("z", 0, "busy"), Offer::Hint), Added::Missed);
@@ -201,5 +201,69 @@ fn a_site_knows_some_classes_though_others_fill_the_relay() {
             due.add(class("a", 0, &format!("owner{number}")), Offer::Look(1));
         }
     }
-    assert_eq!(sites.each_ref().map(Due::len), [64, 36, LEAST, LEAST]);
+    assert_eq!(sites.each_ref().map(Due::len), [56, 32, LEAST, LEAST]);
+}
+
+/// A site with room for 64 classes, of which 400 owners have more. The look is the second one.
+fn crowded(room: &Arc<Room>) -> Due {
+    let mut due = Due::default();
+    due.share(room);
+    for look in 1..=2 {
+        for number in 0..400 {
+            due.add(class("a", 0, &format!("owner{number:03}")), Offer::Look(look));
+        }
+    }
+    due
+}
+
+#[test]
+fn a_higher_priority_goes_first_at_a_crowded_site() {
+    let rooms = [Room::new(1_000, 64), Room::new(64, 1_000)];
+    for room in rooms.map(Arc::new) {
+        for offer in [Offer::Hint, Offer::Look(2), Offer::Look(3)] {
+            let mut due = crowded(&room);
+            assert_eq!(due.len(), 56);
+            assert_eq!(due.add(class("a", 0, "new"), Offer::Hint), Added::Missed);
+            for owner in ["one", "other"] {
+                assert_eq!(due.add(class("a", 4, owner), offer), Added::New, "{offer:?}");
+            }
+            // They need not leave after their turn, as the others must.
+            assert_eq!(owners(&served(&mut due, 4)), ["one", "other", "one", "other"]);
+            assert_eq!([due.take(true), due.take(true)].map(|class| class.unwrap().priority), [Priority(4); 2]);
+            let taken = due.take(true).unwrap();
+            assert_eq!((taken.priority, due.add(taken, Offer::Turn)), (Priority(0), Added::Missed));
+        }
+    }
+}
+
+#[test]
+fn small_mail_has_room_at_a_site_that_is_crowded_with_large_mail() {
+    let (room, mut due) = (Arc::new(Room::new(1_000, 64)), Due::default());
+    due.share(&room);
+    for number in 0..400 {
+        let class = class("a", 0, &format!("owner{number:03}"));
+        due.add(DueClass { priority: Rank::new(0, u64::MAX).number(), ..class }, Offer::Look(1));
+    }
+    assert_eq!(due.add(class("a", 0, "new"), Offer::Hint), Added::New);
+    assert_eq!(due.take(false), Some(class("a", 0, "new")));
+}
+
+/// So the place is free for another owner, or for a priority that is higher still.
+#[test]
+fn urgent_mail_of_one_owner_takes_half_of_the_eighth() {
+    let room = Arc::new(Room::new(1_000, 64));
+    let mut due = crowded(&room);
+    let keys: Vec<_> = (0..9).map(|number| format!("d{number}")).collect();
+    let new = |due: &mut Due, priority, owner: &str| {
+        let add = |key: &&String| due.add(class(key, priority, owner), Offer::Hint) == Added::New;
+        keys.iter().filter(add).count()
+    };
+    let added = [(4, "one"), (4, "other"), (5, "one")].map(|(priority, owner)| new(&mut due, priority, owner));
+    assert_eq!(added, [4, 2, 1]);
+    assert_eq!((new(&mut due, 4, "third"), new(&mut due, 5, "third"), due.len()), (1, 0, 64));
+    // The room is full. The highest that was missed comes in turn with the others, and what leaves
+    // makes room for a priority above that.
+    assert_eq!(due.take(true).unwrap().priority, Priority(5));
+    assert_eq!(due.add(class("a", 5, "third"), Offer::Hint), Added::Missed);
+    assert_eq!(due.add(class("a", 6, "third"), Offer::Hint), Added::New);
 }
