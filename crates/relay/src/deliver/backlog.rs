@@ -14,13 +14,17 @@ use posthaste_queue::{
     Clock, Draft as _, Error, MessageId, NewDelivery, NewMessage, Owner, Priority, Queue as _, RoutingKey,
     memory::{MemoryOptions, MemoryQueue},
 };
-use posthaste_server::Envelope;
+use posthaste_server::{Envelope, refusal};
 use posthaste_testkit::counting::{Calls, Counting};
 use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 
-use super::throttle::Signal;
-use crate::{Cause, Diagnostic, Event, NextHop, Relay, RelayOptions, Route, RouteTable, deliver::Words};
+use super::{sites::SITES_AT_MOST, throttle::Signal};
+use crate::{
+    Cause, Diagnostic, Event, NextHop, Relay, RelayOptions, Route, RouteTable,
+    agent::{Agent, AgentLetter, Decision},
+    deliver::Words,
+};
 
 /// The time of the runtime.
 struct Virtual(Instant);
@@ -243,5 +247,44 @@ async fn an_unreadable_message_is_set_aside_and_the_others_go_on() {
     assert!(others.iter().all(|message| running.failed.lock().unwrap().contains_key(message)));
     let totals = running.relay.totals();
     assert_eq!((totals.set_aside, totals.failed), (1, 3));
+    running.end().await;
+}
+
+/// An agent that refuses mail for good, or for an hour.
+struct Refuses(bool);
+
+impl Agent for Refuses {
+    async fn deliver(&self, letter: &AgentLetter<'_>) -> Vec<Decision> {
+        let Self(for_good) = self;
+        let refusal =
+            if *for_good { refusal!("550 5.7.1 No") } else { refusal!("451 4.7.0 Rate limited, try again in 3600 s") };
+        vec![Err(refusal); letter.envelope.recipients.len()]
+    }
+}
+
+/// Nine thousand next hops rest, and have mail.
+#[tokio::test(start_paused = true)]
+async fn new_mail_for_a_new_next_hop_is_served_at_once_while_the_backlog_has_all_that_it_may_have() {
+    let mut options = options();
+    options.routes = RouteTable::empty();
+    let mut push = |domain: &str, agent: &str, for_good| {
+        options.routes.push([domain.parse().unwrap()], Route::agent(agent, Refuses(for_good)));
+    };
+    (0..9_000).for_each(|number| push(&format!("d{number}.test"), &format!("rests{number}"), false));
+    (0..100).for_each(|number| push(&format!("new{number}.test"), &format!("refuses{number}"), true));
+    let running = Running::start(options);
+    for number in 0..9_000 {
+        running.submit("busy", "<>", &format!("d{number}.test")).await;
+    }
+    sleep(Duration::from_secs(10)).await;
+    let known = running.relay.sites().len();
+    assert_eq!(known, SITES_AT_MOST / 4 * 3);
+    for number in 0..100 {
+        let at = Instant::now();
+        let message = running.submit("live", "<>", &format!("new{number}.test")).await;
+        sleep(Duration::from_millis(10)).await;
+        let failed = running.failed.lock().unwrap().get(&message).copied();
+        assert!(failed.is_some_and(|failed| failed - at <= Duration::from_millis(1)), "{number} {failed:?}");
+    }
     running.end().await;
 }

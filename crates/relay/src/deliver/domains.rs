@@ -52,7 +52,7 @@ const ANSWERS: usize = 32_768;
 /// The most octets of the hosts in these answers. Beyond it the older half is forgotten.
 const OCTETS: usize = 32 << 20;
 /// The most domains that wait to be asked for, each in a task. The deliveries of others stay in the
-/// queue until an answer comes.
+/// queue until an answer comes. The backlog has three quarters of them: see [`Offer::part_of`].
 const WAITING: usize = 8_192;
 /// The most classes that are kept for a domain that is asked for. A look finds the others later.
 const CLASSES: usize = 8;
@@ -122,7 +122,7 @@ struct State {
     newer: Answers,
     older: Answers,
     /// Those that are asked for, each with classes to be offered then.
-    asked: HashMap<RoutingKey, Vec<DueClass>>,
+    asked: HashMap<RoutingKey, Vec<(DueClass, Offer)>>,
     /// There was no room to ask for some, or to keep some of their classes.
     has_missed: bool,
     /// The servers as the policies of a domain demand, and when they were looked up.
@@ -154,18 +154,18 @@ enum Look {
     Wait,
 }
 
-/// Where the mail of a class goes: its hosts, if the route leaves them to the DNS. `None`: it is
+/// Where the mail of a class that is offered goes: its hosts, if the route leaves them to the DNS. `None`: it is
 /// not known yet; the class is offered again when it is.
 pub(super) fn find<Q: Queue, R: Resolver>(
     crew: &Arc<Crew<Q, R>>,
-    class: &DueClass,
+    (class, how): (&DueClass, Offer),
     leads: Leads,
 ) -> Option<(Leads, Option<Arc<Hosts>>)> {
     let route = match &leads {
         Ok(route) if route.to == NextHop::Mx => Arc::clone(route),
         _ => return Some((leads, None)),
     };
-    let before = match crew.domains.look(class) {
+    let before = match crew.domains.look(class, how) {
         Look::Known(Ok(hosts)) => return Some((leads, Some(hosts))),
         Look::Known(Err(why)) => return Some((Err(why), None)),
         Look::Wait => return None,
@@ -188,8 +188,8 @@ pub(super) fn find<Q: Queue, R: Resolver>(
                 if !crew.shared.is_current(&options) {
                     crew.domains.forget();
                 }
-                for class in classes {
-                    offer(&crew, class, Offer::Hint);
+                for (class, how) in classes {
+                    offer(&crew, class, how);
                 }
                 // What is missed here is found by a look.
                 crew.routed.notify_one();
@@ -212,7 +212,7 @@ pub(super) fn serves<Q: Queue, R: Resolver>(
     match crew.domains.known(&bare(&class.key)) {
         Some(Ok(hosts)) if hosts.names == own.names => Some(Some(hosts)),
         _ => {
-            offer(crew, class.clone(), Offer::Hint);
+            offer(crew, class.clone(), Offer::Again);
             crew.routed.notify_one();
             None
         }
@@ -236,29 +236,37 @@ async fn ask<Q: Queue, R: Resolver>(
 }
 
 impl Domains {
-    fn look(&self, class: &DueClass) -> Look {
+    fn look(&self, class: &DueClass, offer: Offer) -> Look {
         let (mut state, key) = (self.state(), bare(&class.key));
         let before = match state.known(&key) {
             Some(known) if known.counts() => return Look::Known(known.answer.clone()),
             known => known.map(|known| known.answer.clone()),
         };
-        let is_full = state.asked.len() >= WAITING;
-        let has_missed = match state.asked.entry(key.into_owned()) {
+        let is_full = state.asked.len() >= offer.part_of(WAITING);
+        let is_missed = match state.asked.entry(key.into_owned()) {
             Entry::Occupied(mut asked) => {
                 let classes = asked.get_mut();
-                let (is_there, has_room) = (classes.contains(class), classes.len() < CLASSES);
-                if !is_there && has_room {
-                    classes.push(class.clone());
+                let is_full = classes.len() >= offer.part_of(CLASSES);
+                match classes.iter_mut().find(|(known, _)| known == class) {
+                    Some((_, known)) if offer == Offer::Hint => {
+                        *known = offer;
+                        false
+                    }
+                    Some(_) => false,
+                    None if is_full => true,
+                    None => {
+                        classes.push((class.clone(), offer.again()));
+                        false
+                    }
                 }
-                !is_there && !has_room
             }
             Entry::Vacant(_) if is_full => true,
             Entry::Vacant(asked) => {
-                asked.insert(vec![class.clone()]);
+                asked.insert(vec![(class.clone(), offer.again())]);
                 return Look::Ask(before);
             }
         };
-        state.has_missed |= has_missed;
+        state.has_missed |= is_missed;
         Look::Wait
     }
 
@@ -270,7 +278,7 @@ impl Domains {
     /// Keeps an answer as long as the DNS says. A failure counts until the deliveries that are
     /// deferred for it come back. Returns the classes to be offered now, and `true` if a look at
     /// all due classes finds more.
-    fn answer(&self, key: RoutingKey, answer: Answer, failure: Duration) -> (Vec<DueClass>, bool) {
+    fn answer(&self, key: RoutingKey, answer: Answer, failure: Duration) -> (Vec<(DueClass, Offer)>, bool) {
         let failure = failure.max(LEAST_FAILURE);
         let counts = answer.as_ref().map_or(failure, |hosts| hosts.mail.ttl().unwrap_or(USUAL).clamp(LEAST, MOST));
         let octets = octets(&answer);

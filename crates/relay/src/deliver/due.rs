@@ -48,12 +48,33 @@ pub(super) struct Due {
 /// Why a class is offered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Offer {
-    /// For a [hint](super::hints::Hints).
+    /// For a [hint](super::hints::Hints): it has new mail.
     Hint,
     /// The look of this number came to it. A look goes through all classes in their order.
     Look(u64),
+    /// It was offered before, to another site or while it was not known to which.
+    Again,
     /// It was taken, and had a delivery.
     Turn,
+}
+
+impl Offer {
+    /// The part of a bound on sites and questions that it may use. New mail alone has the last
+    /// quarter, so that it need not wait for a look while the backlog has the rest.
+    pub(super) const fn part_of(self, most: usize) -> usize {
+        match self {
+            Self::Hint => most,
+            Self::Look(_) | Self::Again | Self::Turn => most - most / 4,
+        }
+    }
+
+    /// The offer that follows when it is known to which site the class goes.
+    pub(super) const fn again(self) -> Self {
+        match self {
+            Self::Hint => Self::Hint,
+            Self::Look(_) | Self::Again | Self::Turn => Self::Again,
+        }
+    }
 }
 
 /// What became of a class.
@@ -94,7 +115,7 @@ impl Due {
             match offer {
                 Offer::Look(_) => self.room.note_missed(),
                 Offer::Turn => self.note_hunger(),
-                Offer::Hint => {}
+                Offer::Hint | Offer::Again => {}
             }
             return Added::Missed;
         }
@@ -134,14 +155,14 @@ impl Due {
             return true;
         }
         match offer {
-            Offer::Hint if self.is_crowded() => false,
+            Offer::Hint | Offer::Again if self.is_crowded() => false,
             Offer::Look(_) if self.goes_on_at.as_ref().is_some_and(|at| class < at) => false,
             _ if others < free => true,
             Offer::Look(_) => {
                 self.missed.get_or_insert_with(|| class.clone());
                 false
             }
-            Offer::Hint | Offer::Turn => false,
+            Offer::Hint | Offer::Again | Offer::Turn => false,
         }
     }
 

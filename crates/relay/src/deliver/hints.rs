@@ -1,5 +1,6 @@
 //! Hints: classes that have just become due, told by those who made them so. The delivery loop
-//! serves them at once, and need not look through all that is due.
+//! serves them at once, and need not look through all that is due. A part of each bound is for them
+//! alone ([`Offer::part_of`](super::due::Offer)).
 
 use std::{
     collections::VecDeque,
@@ -31,12 +32,6 @@ impl Hint {
         let due = message.deliveries.iter().filter(|delivery| delivery.delay.is_zero()).take(HINTS);
         let class = |key| DueClass { key, priority: message.priority, owner: message.owner.clone() };
         Self(due.map(|delivery| class(delivery.key.clone())).collect())
-    }
-}
-
-impl From<DueClass> for Hint {
-    fn from(class: DueClass) -> Self {
-        Self(vec![class])
     }
 }
 

@@ -226,25 +226,25 @@ async fn look<Q: Queue, R: Resolver>(crew: &Arc<Crew<Q, R>>, looks: &mut Looks) 
 /// Hands a due class to its site, and hires a worker if the site wants one. The worker waits by
 /// itself. A class is passed over if it is held, if its route or mail hosts are not known yet, or
 /// if there is no room for its site.
-fn offer<Q: Queue, R: Resolver>(crew: &Arc<Crew<Q, R>>, class: DueClass, offer: Offer) {
+fn offer<Q: Queue, R: Resolver>(crew: &Arc<Crew<Q, R>>, class: DueClass, how: Offer) {
     let options = crew.shared.options();
     let delivery = &options.delivery;
     let make = |name, leads, hosts| {
         let shelf = Shelf::new(delivery.idle, crew.budget.clone());
         Site::new(name, leads, hosts, delivery, shelf, crew.shared.health.clone()).in_room(&crew.room)
     };
-    let leads = match routing::find(crew, &options, &class) {
+    let leads = match routing::find(crew, &options, (&class, how)) {
         Next::Site(leads) => leads,
         Next::Asked => return,
         Next::Held => return crew.room.note_held(),
     };
-    let Some((leads, hosts)) = domains::find(crew, &class, leads) else { return };
+    let Some((leads, hosts)) = domains::find(crew, (&class, how), leads) else { return };
     let offered = {
         let mut sites = crew.sites.lock().unwrap_or_else(PoisonError::into_inner);
         // Under the lock: what follows a change of options comes after this.
         let is_current = crew.shared.is_current(&options);
-        let site = if is_current { sites.of(&class.key, leads, hosts, make) } else { None };
-        site.map(|site| site.offer_for(class, offer))
+        let site = if is_current { sites.of(&class.key, how, leads, hosts, make) } else { None };
+        site.map(|site| site.offer_for(class, how))
     };
     match offered {
         Some(Some(turn)) => worker::hire(crew, turn),

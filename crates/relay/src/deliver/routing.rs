@@ -17,6 +17,8 @@ use tokio::{
 use tracing::warn;
 
 use super::{
+    due::Offer,
+    offer,
     site::{Leads, Unreachable},
     worker::Crew,
 };
@@ -33,7 +35,7 @@ const OCTETS: usize = 32 << 20;
 /// The most domains and labels that the application is asked for at once.
 const AT_ONCE: usize = 64;
 /// The most domains that wait to be asked for, each in a task. The deliveries of others stay in the
-/// queue until an answer comes.
+/// queue until an answer comes. The backlog has three quarters of them: see [`Offer::part_of`].
 const WAITING: usize = 8_192;
 /// How long the application has for an answer.
 pub(super) const PATIENCE: Duration = Duration::from_secs(30);
@@ -83,11 +85,11 @@ impl Default for Routing {
     }
 }
 
-/// Finds the route of a class.
+/// Finds the route of a class that is offered.
 pub(super) fn find<Q: Queue, R: Resolver>(
     crew: &Arc<Crew<Q, R>>,
     options: &Arc<RelayOptions>,
-    class: &DueClass,
+    (class, how): (&DueClass, Offer),
 ) -> Next {
     let key = &class.key;
     if crew.shared.hooks.routes.is_none() {
@@ -95,7 +97,7 @@ pub(super) fn find<Q: Queue, R: Resolver>(
         let route = options.routes.route(&RouteQuery::queued(domain, label));
         return next(route.map(Arc::clone).ok_or_else(|| no_route(key)));
     }
-    match crew.routing.look(key) {
+    match crew.routing.look(key, how) {
         Look::Known(leads) => return next(leads),
         Look::Wait => return Next::Asked,
         Look::Ask => {}
@@ -110,7 +112,7 @@ pub(super) fn find<Q: Queue, R: Resolver>(
                 }
                 // There may be other classes of the key.
                 crew.routed.notify_one();
-                crew.shared.hints.add(class.into());
+                offer(&crew, class, how.again());
             }
             () = crew.drain.cancelled() => {}
         }
@@ -154,13 +156,13 @@ fn no_route(key: &RoutingKey) -> Unreachable {
 }
 
 impl Routing {
-    fn look(&self, key: &RoutingKey) -> Look {
+    fn look(&self, key: &RoutingKey, offer: Offer) -> Look {
         let mut state = self.state();
         match state.known.get(key) {
             Some((until, leads)) if Instant::now() < *until => return Look::Known(leads.clone()),
             _ => {}
         }
-        let is_new = state.asked.len() < WAITING && state.asked.insert(key.clone());
+        let is_new = state.asked.len() < offer.part_of(WAITING) && state.asked.insert(key.clone());
         if is_new { Look::Ask } else { Look::Wait }
     }
 
@@ -216,22 +218,28 @@ mod tests {
         let failed = Err(Unreachable { diagnostic: Diagnostic::own(None, "gone"), is_permanent: false });
         for (leads, seconds) in [(found(), 60), (Err(no_route(&key(0))), 60), (failed, 7)] {
             let routing = Routing::default();
-            assert_eq!((routing.look(&key(0)), routing.look(&key(0))), (Look::Ask, Look::Wait));
+            assert_eq!(
+                (routing.look(&key(0), Offer::Hint), routing.look(&key(0), Offer::Hint)),
+                (Look::Ask, Look::Wait)
+            );
             routing.answer(key(0), leads.clone(), Duration::from_secs(7));
             tokio::time::advance(Duration::from_secs(seconds) - Duration::from_millis(1)).await;
-            assert_eq!(routing.look(&key(0)), Look::Known(leads));
+            assert_eq!(routing.look(&key(0), Offer::Hint), Look::Known(leads));
             tokio::time::advance(Duration::from_millis(1)).await;
-            assert_eq!(routing.look(&key(0)), Look::Ask);
+            assert_eq!(routing.look(&key(0), Offer::Hint), Look::Ask);
         }
     }
 
     #[tokio::test(start_paused = true)]
     async fn questions_and_answers_have_bounds() {
         let routing = Routing::default();
-        (0..WAITING).for_each(|index| assert_eq!(routing.look(&key(index)), Look::Ask));
-        assert_eq!(routing.look(&key(WAITING)), Look::Wait);
+        let part = WAITING / 4 * 3;
+        (0..part).for_each(|index| assert_eq!(routing.look(&key(index), Offer::Look(1)), Look::Ask));
+        assert_eq!(routing.look(&key(part), Offer::Look(1)), Look::Wait, "the rest is for new mail");
+        (part..WAITING).for_each(|index| assert_eq!(routing.look(&key(index), Offer::Hint), Look::Ask));
+        assert_eq!(routing.look(&key(WAITING), Offer::Hint), Look::Wait);
         routing.answer(key(0), found(), Duration::ZERO);
-        assert_eq!(routing.look(&key(WAITING)), Look::Ask);
+        assert_eq!(routing.look(&key(WAITING), Offer::Hint), Look::Ask);
         (0..2 * ANSWERS).for_each(|index| routing.answer(key(index), found(), Duration::ZERO));
         assert!(routing.state().known.len() <= ANSWERS && routing.state().asked.is_empty());
         assert_eq!(routing.state().routes.len(), 1, "equal routes are one");
@@ -246,7 +254,7 @@ mod tests {
             let held: usize = routing.state().routes.iter().map(|route| route.octets()).sum();
             assert_eq!(held, routing.state().octets);
             assert!((16_000..=OCTETS).contains(&held), "{held}");
-            assert_eq!(routing.look(&key(index)), Look::Known(route(index)));
+            assert_eq!(routing.look(&key(index), Offer::Hint), Look::Known(route(index)));
         }
         // A route that is known needs no more room.
         let before = routing.state().known.len();

@@ -10,6 +10,7 @@ use posthaste_queue::RoutingKey;
 
 use super::{
     domains::{Domains, Hosts},
+    due::Offer,
     places::Standing,
     site::{Leads, Site, Worth},
 };
@@ -18,7 +19,8 @@ use crate::{DeliveryOptions, HostGroup, NextHop, Route, SiteState, WeightedHost,
 /// The number of sites above which sites without work are forgotten.
 const SITES: usize = 1_024;
 /// The most sites of each kind. Each may have a waiting task, of about two kilobytes. Deliveries of
-/// further sites stay in the queue until a worker leaves.
+/// further sites stay in the queue until a worker leaves. The backlog has three quarters of them:
+/// see [`Offer::part_of`].
 pub(super) const SITES_AT_MOST: usize = 8_192;
 
 /// The sites of the deliveries that run, for those who ask.
@@ -77,23 +79,25 @@ pub(crate) struct Sites {
 }
 
 impl Sites {
-    /// The site of a key. `None`: there is no room for another site.
+    /// The site of a key that is offered so. `None`: there is no room for another site.
     pub(super) fn of(
         &mut self,
         key: &RoutingKey,
+        offer: Offer,
         leads: Leads,
         hosts: Option<Arc<Hosts>>,
         make: impl Fn(String, Leads, Option<Arc<Hosts>>) -> Site,
     ) -> Option<Arc<Site>> {
+        let most = offer.part_of(SITES_AT_MOST);
         match (&leads, &hosts) {
             (Ok(route), Some(own)) => {
                 let key = (Arc::clone(route), Arc::clone(&own.names));
-                self.by_hosts.of(&key, |_| true, || make(own.first().to_owned(), leads.clone(), hosts.clone()))
+                self.by_hosts.of(&key, most, |_| true, || make(own.first().to_owned(), leads.clone(), hosts.clone()))
             }
-            (Ok(route), None) => self.by_route.of(route, |_| true, || make(name(route), leads.clone(), None)),
+            (Ok(route), None) => self.by_route.of(route, most, |_| true, || make(name(route), leads.clone(), None)),
             (Err(_), _) => {
                 let is_same = |site: &Site| *site.leads() == leads;
-                self.by_domain.of(key, is_same, || make(key_parts(key).0.to_owned(), leads.clone(), None))
+                self.by_domain.of(key, most, is_same, || make(key_parts(key).0.to_owned(), leads.clone(), None))
             }
         }
     }
@@ -162,12 +166,18 @@ impl<K> Default for Kept<K> {
 }
 
 impl<K: Hash + Eq + Clone> Kept<K> {
-    /// The site of a key, if it is the right one, or a new one. A site that is replaced still makes
-    /// the deliveries that it knows of.
-    fn of(&mut self, key: &K, is_right: impl Fn(&Site) -> bool, make: impl FnOnce() -> Site) -> Option<Arc<Site>> {
+    /// The site of a key, if it is the right one, or a new one while there are fewer than `most`. A
+    /// site that is replaced still makes the deliveries that it knows of.
+    fn of(
+        &mut self,
+        key: &K,
+        most: usize,
+        is_right: impl Fn(&Site) -> bool,
+        make: impl FnOnce() -> Site,
+    ) -> Option<Arc<Site>> {
         match self.sites.get(key) {
             Some(site) if is_right(site) => return Some(Arc::clone(site)),
-            None if self.sites.len() >= SITES_AT_MOST => return None,
+            None if self.sites.len() >= most => return None,
             _ => {}
         }
         let site = Arc::new(make());
@@ -186,13 +196,14 @@ impl<K: Hash + Eq + Clone> Kept<K> {
     fn forget(&mut self) {
         if self.sites.len() > self.forget_at.max(SITES) {
             self.sites.retain(|_, site| site.worth() > Worth::Nothing);
-            // The next only if there is no room yet. What has work stays.
+            // The next only if there is no room for the backlog yet. What has work stays.
+            let most = Offer::Again.part_of(SITES_AT_MOST);
             for worth in [Worth::Down, Worth::Taught] {
-                if self.sites.len() >= SITES_AT_MOST {
+                if self.sites.len() >= most {
                     self.sites.retain(|_, site| site.worth() > worth);
                 }
             }
-            self.forget_at = self.sites.len().saturating_mul(2).min(SITES_AT_MOST - 1);
+            self.forget_at = self.sites.len().saturating_mul(2).min(most - 1);
         }
     }
 }
@@ -244,7 +255,7 @@ mod tests {
         let mut sites = Sites::default();
         let (one, other) = (at("one.test".to_owned()).await, at("other.test".to_owned()).await);
         let mut of = |name: &str, leads: Leads, hosts: &Option<Arc<Hosts>>| {
-            sites.of(&key(name), leads, hosts.clone(), make).unwrap()
+            sites.of(&key(name), Offer::Again, leads, hosts.clone(), make).unwrap()
         };
         assert!(Arc::ptr_eq(&of("a.test", to_hosts(), &None), &of("b.test", to_hosts(), &None)));
         let mut changed = Route::hosts([("hop.test", 25)]);
@@ -263,8 +274,9 @@ mod tests {
     async fn a_domain_whose_route_changes_has_another_site() {
         let mut sites = Sites::default();
         let (one, other) = (at("one.test".to_owned()).await, at("other.test".to_owned()).await);
-        let mut of =
-            |(leads, hosts): (Leads, Option<Arc<Hosts>>)| sites.of(&key("a.test"), leads, hosts, make).unwrap();
+        let mut of = |(leads, hosts): (Leads, Option<Arc<Hosts>>)| {
+            sites.of(&key("a.test"), Offer::Again, leads, hosts, make).unwrap()
+        };
         let answers = [
             (by_mx(), one),
             (by_mx(), other),
@@ -284,21 +296,25 @@ mod tests {
     async fn there_is_room_for_so_many_sites_and_those_without_work_make_room() {
         let mut sites = Sites::default();
         for kind in 0..3 {
-            let mut of = async |index: usize| {
+            let mut of = async |index: usize, offer: Offer| {
                 let (leads, hosts) = match kind {
                     0 => (by_mx(), at(format!("mx{index}.test")).await),
                     1 => (nowhere("no answer", false), None),
                     _ => (Ok(Arc::new(Route::hosts([(index.to_string(), 25)]))), None),
                 };
-                sites.of(&key(&format!("d{index}.test")), leads, hosts, make).is_some()
+                sites.of(&key(&format!("d{index}.test")), offer, leads, hosts, make).is_some()
             };
+            // The last quarter is for new mail.
             for index in 0..SITES_AT_MOST {
-                assert!(of(index).await);
+                let offer = if index % 2 == 0 { Offer::Look(1) } else { Offer::Again };
+                assert_eq!(of(index, offer).await, index < SITES_AT_MOST / 4 * 3);
+                assert!(of(index, Offer::Hint).await);
+                assert!(of(index, offer).await, "it is there");
             }
-            assert!(!of(SITES_AT_MOST).await);
+            assert!(!of(SITES_AT_MOST, Offer::Hint).await);
             sites.forget();
             let hosts = at("other.test".to_owned()).await;
-            assert!(sites.of(&key("other.test"), by_mx(), hosts, make).is_some());
+            assert!(sites.of(&key("other.test"), Offer::Look(1), by_mx(), hosts, make).is_some());
         }
     }
 
@@ -307,19 +323,19 @@ mod tests {
     #[tokio::test]
     async fn sites_that_are_down_make_room_for_others_before_those_that_answer() {
         let mut sites = Sites::default();
-        let live = sites.of(&key("live.test"), by_mx(), at("live.test".to_owned()).await, make).unwrap();
+        let live = sites.of(&key("live.test"), Offer::Again, by_mx(), at("live.test".to_owned()).await, make).unwrap();
         live.end(Signal::Took, Instant::now(), true);
-        for index in 1..SITES_AT_MOST {
+        for index in 1..Offer::Again.part_of(SITES_AT_MOST) {
             let hosts = at(format!("mx{index}.test")).await;
-            let site = sites.of(&key(&format!("d{index}.test")), by_mx(), hosts, make).unwrap();
+            let site = sites.of(&key(&format!("d{index}.test")), Offer::Again, by_mx(), hosts, make).unwrap();
             let why = Unreachable { diagnostic: Diagnostic::own(None, "dead"), is_permanent: false };
             site.mark_down(why, Duration::from_secs(60));
         }
         let new = at("new.test".to_owned()).await;
-        assert!(sites.of(&key("new.test"), by_mx(), new.clone(), make).is_none());
+        assert!(sites.of(&key("new.test"), Offer::Again, by_mx(), new.clone(), make).is_none());
         sites.forget();
-        assert!(sites.of(&key("new.test"), by_mx(), new, make).is_some());
-        let again = sites.of(&key("live.test"), by_mx(), at("live.test".to_owned()).await, make).unwrap();
+        assert!(sites.of(&key("new.test"), Offer::Again, by_mx(), new, make).is_some());
+        let again = sites.of(&key("live.test"), Offer::Again, by_mx(), at("live.test".to_owned()).await, make).unwrap();
         assert!(Arc::ptr_eq(&live, &again));
     }
 }

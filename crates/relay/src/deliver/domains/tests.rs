@@ -62,7 +62,7 @@ fn site_of(sites: &mut Sites, domain: &str, answer: Answer) -> Arc<Site> {
         let shelf = Shelf::new(Duration::ZERO, Budget::new(0));
         Site::new(name, leads, hosts, &DeliveryOptions::default(), shelf, Health::default())
     };
-    sites.of(&key(domain), leads, hosts, make).unwrap()
+    sites.of(&key(domain), Offer::Hint, leads, hosts, make).unwrap()
 }
 
 type Records = Result<&'static [(u16, &'static str)], ResolveError>;
@@ -168,15 +168,18 @@ async fn an_answer_counts_as_long_as_the_dns_says_within_bounds() {
         (Ok(&[(0, "")]), Some(300), 7),
     ] {
         let (domains, key, class) = (Domains::default(), key("d.test"), class("d.test", "one"));
-        assert!(matches!(domains.look(&class), Look::Ask(None)));
-        assert!(matches!(domains.look(&class), Look::Wait));
+        assert!(matches!(domains.look(&class, Offer::Hint), Look::Ask(None)));
+        assert!(matches!(domains.look(&class, Offer::Hint), Look::Wait));
         let answer = answer("d.test", &Zone(records, ttl)).await;
         domains.answer(key.clone(), answer.clone(), Duration::from_secs(7));
         tokio::time::advance(Duration::from_secs(seconds) - Duration::from_millis(1)).await;
-        assert!(matches!(domains.look(&class), Look::Known(_)) && domains.known(&key).is_some(), "{ttl:?}");
+        assert!(
+            matches!(domains.look(&class, Offer::Hint), Look::Known(_)) && domains.known(&key).is_some(),
+            "{ttl:?}"
+        );
         tokio::time::advance(Duration::from_millis(1)).await;
         assert!(domains.known(&key).is_none(), "{ttl:?}");
-        let Look::Ask(Some(before)) = domains.look(&class) else { panic!("{ttl:?}") };
+        let Look::Ask(Some(before)) = domains.look(&class, Offer::Hint) else { panic!("{ttl:?}") };
         assert_eq!(before.is_ok(), answer.is_ok());
     }
 }
@@ -186,8 +189,11 @@ async fn questions_and_answers_have_bounds_and_the_older_half_is_forgotten() {
     let domains = Domains::default();
     let name = |index: usize| key(&format!("d{index}.test"));
     let class = |index: usize| class(&format!("d{index}.test"), "one");
-    (0..WAITING).for_each(|index| assert!(matches!(domains.look(&class(index)), Look::Ask(None))));
-    assert!(matches!(domains.look(&class(WAITING)), Look::Wait));
+    let part = WAITING / 4 * 3;
+    (0..part).for_each(|index| assert!(matches!(domains.look(&class(index), Offer::Look(1)), Look::Ask(None))));
+    assert!(matches!(domains.look(&class(part), Offer::Look(1)), Look::Wait), "the rest is for new mail");
+    (part..WAITING).for_each(|index| assert!(matches!(domains.look(&class(index), Offer::Hint), Look::Ask(None))));
+    assert!(matches!(domains.look(&class(WAITING), Offer::Hint), Look::Wait));
     let hosts = hosts("d.test", &[(10, "mx1.test")]).await;
     for index in 0..2 * ANSWERS {
         domains.answer(name(index), Ok(Arc::clone(&hosts)), Duration::ZERO);
@@ -244,16 +250,20 @@ async fn an_answer_brings_the_classes_that_wait_for_it_and_seldom_a_look() {
     let hosts = hosts("d0.test", &[(10, "mx1.test")]).await;
     let (one, other) = (class("d0.test", "one"), class("d0.test", "other"));
     for (class, asks) in [(&one, true), (&other, false), (&one, false)] {
-        assert_eq!(matches!(domains.look(class), Look::Ask(_)), asks);
+        assert_eq!(matches!(domains.look(class, Offer::Hint), Look::Ask(_)), asks);
     }
     let answer = |name: &str| domains.answer(key(name), Ok(Arc::clone(&hosts)), Duration::ZERO);
-    assert_eq!(answer("d0.test"), (vec![one, other], false));
-    // More classes than are kept.
-    (0..=CLASSES).for_each(|owner| drop(domains.look(&class("d1.test", &owner.to_string()))));
+    assert_eq!(answer("d0.test"), (vec![(one, Offer::Hint), (other, Offer::Hint)], false));
+    // More classes than are kept: first those of a look, then those with new mail. One is both.
+    for (owners, offer) in [(0..=CLASSES, Offer::Look(7)), (CLASSES - 3..=CLASSES + 3, Offer::Hint)] {
+        owners.for_each(|owner| drop(domains.look(&class("d1.test", &owner.to_string()), offer)));
+    }
     let (classes, has_missed) = answer("d1.test");
-    assert_eq!((classes.len(), has_missed), (CLASSES, true));
+    let offers: Vec<_> = classes.iter().map(|(_, offer)| *offer).collect();
+    assert_eq!((offers, has_missed), ([vec![Offer::Again; 5], vec![Offer::Hint; 3]].concat(), true));
     // More domains than are asked for.
-    (2..=WAITING + 2).for_each(|index| drop(domains.look(&class(&format!("d{index}.test"), "one"))));
+    let look = |index: usize| drop(domains.look(&class(&format!("d{index}.test"), "one"), Offer::Hint));
+    (2..=WAITING + 2).for_each(look);
     let looks: Vec<_> = (2..WAITING + 2).filter(|index| answer(&format!("d{index}.test")).1).collect();
     assert_eq!(looks, [WAITING / 2 + 1]);
 }
@@ -263,10 +273,12 @@ async fn mail_of_all_labels_has_one_answer() {
     let domains = Domains::default();
     let labelled = crate::rule::routing_key("d.test", Some(&"campaigns".parse().unwrap())).unwrap();
     let labelled = DueClass { key: labelled, ..class("d.test", "one") };
-    assert!(matches!(domains.look(&labelled), Look::Ask(None)));
-    assert!(matches!(domains.look(&class("d.test", "one")), Look::Wait));
+    assert!(matches!(domains.look(&labelled, Offer::Hint), Look::Ask(None)));
+    assert!(matches!(domains.look(&class("d.test", "one"), Offer::Look(1)), Look::Wait));
     let hosts = hosts("d.test", &[(10, "mx1.test")]).await;
     let (classes, _) = domains.answer(bare(&labelled.key).into_owned(), Ok(hosts), Duration::ZERO);
-    assert_eq!(classes, [labelled.clone(), class("d.test", "one")]);
-    assert!(matches!(domains.look(&labelled), Look::Known(Ok(_))) && domains.known(&key("d.test")).is_some());
+    assert_eq!(classes, [(labelled.clone(), Offer::Hint), (class("d.test", "one"), Offer::Again)]);
+    assert!(
+        matches!(domains.look(&labelled, Offer::Hint), Look::Known(Ok(_))) && domains.known(&key("d.test")).is_some()
+    );
 }
