@@ -4,6 +4,7 @@
 mod accounts;
 mod admit;
 pub mod agent;
+mod ascii_fields;
 mod deliver;
 mod domains;
 mod event;

@@ -31,6 +31,8 @@ pub(crate) struct Origin {
     pub(crate) client: Option<String>,
     /// All of the content is ASCII.
     pub(crate) all_ascii: bool,
+    /// MAIL says SMTPUTF8, and all header fields are ASCII all the same.
+    pub(crate) ascii_fields: bool,
     /// The client had logged in or may relay.
     pub(crate) trusted: bool,
     /// The message is a report of this relay that returns a message whole.
@@ -85,6 +87,7 @@ pub(crate) fn new_message(
     let outside = Outside {
         accepted: jiff::Timestamp::now().as_second(),
         all_ascii: origin.all_ascii,
+        ascii_fields: origin.ascii_fields && origin.front.is_ascii() && !origin.all_ascii,
         trusted: origin.trusted,
         returns_whole: origin.returns_whole,
         tls_not_required: origin.tls_not_required,

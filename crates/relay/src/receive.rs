@@ -20,6 +20,7 @@ use tracing::{error, warn};
 use crate::{
     AddFields, Event, RelayOptions,
     admit::admit,
+    ascii_fields::AsciiFields,
     deliver::Hint,
     hooks::Hooks,
     labels::{Known, Labels},
@@ -161,8 +162,10 @@ impl<Q: Queue, R: Resolver> Handler for RelayHandler<Q, R> {
             shared.signatures.of_client(&options, peer.identity.is_some(), self.trusted, envelope.mail.body);
         let mut follows_field = opening.is_none();
         let mut inspector = Inspector::new(own_name);
+        let mut fields = AsciiFields::new(envelope.mail.smtputf8);
         while let Some(mut piece) = body.next().await? {
             inspector.inspect(&piece);
+            fields.inspect(&piece);
             came = came.saturating_add(u64::try_from(piece.len()).unwrap_or(u64::MAX));
             if self.most.is_some_and(|most| came > most) {
                 return Err(TOO_LARGE);
@@ -213,13 +216,15 @@ impl<Q: Queue, R: Resolver> Handler for RelayHandler<Q, R> {
         }
         options.forward_postmaster(Some(peer), &mut envelope);
         let recipients = envelope.recipients.len();
-        let all_ascii = !inspector.eight_bit;
+        let (all_ascii, ascii_fields) = (!inspector.eight_bit, fields.are_ascii());
         // RFC 8689 section 5: REQUIRETLS counts more than the field.
         let tls_not_required = inspector.tls_not_required && !envelope.mail.require_tls;
         let trusted = self.trusted;
         let client = Some(client);
         let labels = self.labels(peer, &envelope, tag.as_deref()).await?;
-        let origin = Origin { client, all_ascii, trusted, returns_whole: false, tls_not_required, front, tag, labels };
+        let returns_whole = false;
+        let origin =
+            Origin { client, all_ascii, ascii_fields, trusted, returns_whole, tls_not_required, front, tag, labels };
         let message = message(own_name, peer, &envelope, origin).map_err(|error| match error {
             OutsideError::Name(_) => refusal!("554 5.1.2 The domain of a recipient is too long for its route"),
             OutsideError::TooMany | OutsideError::Encode(_) => {

@@ -23,6 +23,7 @@ use thiserror::Error;
 use crate::{
     Accounts, Event, Observer, Overload, Policy, Recipients, Relabeling, RelayOptions, RelayService, ReloadError,
     RestingSource, RouteError, Routes, Senders, SiteState, SourceCount, Totals, TracingObserver,
+    ascii_fields::AsciiFields,
     deliver::{self, Hint},
     event::Counting,
     future_release,
@@ -375,6 +376,10 @@ impl<Q: Queue, R: Resolver> Relay<Q, R> {
         let options = self.shared.options();
         let mut draft = self.shared.queue.put(envelope.mail.size).await?;
         let mut inspector = Inspector::new(&options.host_name);
+        let mut mail = envelope.mail.clone();
+        mail.smtputf8 |= !mail.reverse_path.is_ascii();
+        mail.smtputf8 |= envelope.recipients.iter().any(|rcpt| !rcpt.forward_path.is_ascii());
+        let mut fields = AsciiFields::new(mail.smtputf8);
         // A line may have any length: next hops take what they like.
         let mut check = (envelope.mail.body != Some(BodyType::BinaryMime)).then(|| ContentCheck::new(usize::MAX));
         let mut signing = self.shared.signatures.of_application(&options, envelope.mail.body);
@@ -388,6 +393,7 @@ impl<Q: Queue, R: Resolver> Relay<Q, R> {
                 continue;
             }
             inspector.inspect(&piece);
+            fields.inspect(&piece);
             check.as_mut().map_or(Ok(()), |check| check.check(&piece))?;
             signing.update(&piece);
             draft.write(piece).await?;
@@ -399,17 +405,17 @@ impl<Q: Queue, R: Resolver> Relay<Q, R> {
         }
         let front = signing.finish(draft.id()).await?;
         let octets = whole_len(&front, draft.len());
+        mail.size = Some(octets);
         let mut envelope = envelope.clone();
-        envelope.mail.smtputf8 |= !envelope.mail.reverse_path.is_ascii();
-        envelope.mail.smtputf8 |= envelope.recipients.iter().any(|rcpt| !rcpt.forward_path.is_ascii());
-        envelope.mail.size = Some(octets);
+        envelope.mail = mail;
         options.forward_postmaster(None, &mut envelope);
         inspector.end();
         let tls_not_required = inspector.tls_not_required && !envelope.mail.require_tls;
-        let all_ascii = !inspector.eight_bit;
+        let (all_ascii, ascii_fields) = (!inspector.eight_bit, fields.are_ascii());
         let labels = Labels::find(&options, &self.shared.hooks, &envelope, Known::default()).await;
         let labels = labels.map_err(SubmitError::Route)?;
-        let origin = Origin { all_ascii, trusted: true, tls_not_required, front, labels, ..Origin::default() };
+        let trusted = true;
+        let origin = Origin { all_ascii, ascii_fields, trusted, tls_not_required, front, labels, ..Origin::default() };
         let message = new_message(&options.host_name, owner, &envelope, origin)
             .map_err(|error| SubmitError::Envelope(error.into()))?;
         let ((priority, held), hint) = (terms(&message), Hint::of(&message));

@@ -38,12 +38,18 @@ impl<'a> Fit<'a, '_> {
         // Every message has a priority. A message that names none has 0 (RFC 6710 sections 4.1 and
         // 4.2).
         mail.mt_priority.get_or_insert_default();
-        // Content in ASCII needs neither SMTPUTF8 nor 8BITMIME, whatever MAIL says.
-        if outside.all_ascii {
+        // Content in ASCII needs neither SMTPUTF8 nor 8BITMIME, whatever MAIL says. Content with
+        // ASCII fields needs 8BITMIME alone.
+        if outside.all_ascii || outside.ascii_fields {
             let ascii_sender = mail.reverse_path.mailbox().is_none_or(|sender| sender.is_ascii());
             mail.smtputf8 &= server.offers(Keyword::SmtpUtf8) || !ascii_sender;
+        }
+        if outside.all_ascii {
             mail.body =
                 mail.body.filter(|body| *body != BodyType::EightBitMime || server.offers(Keyword::EightBitMime));
+        } else if outside.ascii_fields && mail.body != Some(BodyType::BinaryMime) {
+            // An application need not have declared it.
+            mail.body = Some(BodyType::EightBitMime);
         }
         // A report is guarded if possible, and goes on without otherwise (RFC 8689 section 5).
         let guarded = self.verified && server.offers(Keyword::RequireTls);
@@ -85,6 +91,7 @@ impl<'a> Fit<'a, '_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use posthaste_client::session::client::downgrade::{self, NextHop, Undeliverable};
     use posthaste_server::wire::{Reply, ReplyCode};
 
     fn server(keywords: &str) -> Capabilities {
@@ -94,6 +101,60 @@ mod tests {
 
     fn outside(mail: &str, all_ascii: bool) -> Outside {
         Outside { all_ascii, ..Outside::of(mail.parse().unwrap()) }
+    }
+
+    /// MAIL as it goes to this server, if that takes it: the fields alone, as on the line.
+    fn fitted(outside: &Outside, server: &Capabilities) -> Result<String, Undeliverable> {
+        let fit = Fit { outside, by: outside.mail.by, server, verified: true, local: false };
+        let sender = fit.ascii(outside.mail.reverse_path.mailbox());
+        let path = outside.mail.reverse_path.borrowed();
+        let mail = fit.mail(sender.as_ref().map_or(path, |sender| ReversePath::Mailbox(sender.borrowed())));
+        let mail = downgrade::mail(mail, NextHop { capabilities: server, tls_is_verified: true })?;
+        Ok(Mail { parameters: Default::default(), ..mail }.to_string())
+    }
+
+    /// RFC 6531 sections 3.4 and 3.6: what needs SMTPUTF8 is an address or a field.
+    #[test]
+    fn smtputf8_mail_goes_to_every_next_hop_that_takes_its_addresses_its_header_and_its_body() {
+        use Content::{AllAscii, AsciiFields, Utf8Fields};
+        enum Content {
+            AllAscii,
+            AsciiFields,
+            Utf8Fields,
+        }
+        const SENDER: &str = "<a@b> BODY=8BITMIME SMTPUTF8";
+        const IN_UTF8: &str = "<\u{e4}@b> BODY=8BITMIME SMTPUTF8";
+        const WITH_DOMAIN: &str = "<a@\u{e4}.test> BODY=8BITMIME SMTPUTF8";
+        for (mail, content, keywords, expected) in [
+            (SENDER, AllAscii, "", Ok("<a@b>")),
+            (SENDER, AllAscii, "8BITMIME", Ok("<a@b> BODY=8BITMIME")),
+            (SENDER, AsciiFields, "", Err(Undeliverable::EightBit)),
+            (SENDER, AsciiFields, "8BITMIME", Ok("<a@b> BODY=8BITMIME")),
+            (SENDER, AsciiFields, "8BITMIME SMTPUTF8", Ok(SENDER)),
+            (SENDER, Utf8Fields, "", Err(Undeliverable::EightBit)),
+            (SENDER, Utf8Fields, "8BITMIME", Err(Undeliverable::Utf8)),
+            (SENDER, Utf8Fields, "8BITMIME SMTPUTF8", Ok(SENDER)),
+            (IN_UTF8, AllAscii, "", Err(Undeliverable::Utf8)),
+            (IN_UTF8, AllAscii, "8BITMIME", Err(Undeliverable::Utf8)),
+            (IN_UTF8, AsciiFields, "8BITMIME", Err(Undeliverable::Utf8)),
+            (IN_UTF8, AsciiFields, "8BITMIME SMTPUTF8", Ok(IN_UTF8)),
+            (WITH_DOMAIN, AllAscii, "", Ok("<a@xn--4ca.test>")),
+            (WITH_DOMAIN, AsciiFields, "8BITMIME", Ok("<a@xn--4ca.test> BODY=8BITMIME")),
+            (WITH_DOMAIN, AsciiFields, "8BITMIME SMTPUTF8", Ok(WITH_DOMAIN)),
+            (WITH_DOMAIN, Utf8Fields, "8BITMIME", Err(Undeliverable::Utf8)),
+            // An application has not declared its 8-bit body.
+            ("<a@b> SMTPUTF8", AsciiFields, "8BITMIME", Ok("<a@b> BODY=8BITMIME")),
+            ("<a@b> SMTPUTF8", AsciiFields, "", Err(Undeliverable::EightBit)),
+            ("<a@b> BODY=BINARYMIME SMTPUTF8", AsciiFields, "8BITMIME", Err(Undeliverable::Binary)),
+        ] {
+            let (all_ascii, ascii_fields) = match content {
+                AllAscii => (true, false),
+                AsciiFields => (false, true),
+                Utf8Fields => (false, false),
+            };
+            let outside = Outside { ascii_fields, ..outside(mail, all_ascii) };
+            assert_eq!(fitted(&outside, &server(keywords)), expected.map(str::to_owned), "{mail} to {keywords:?}");
+        }
     }
 
     #[test]

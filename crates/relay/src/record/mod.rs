@@ -6,9 +6,9 @@
 //!
 //! ```text
 //! envelope   version(1) = 3, accepted(8: seconds since 1970), flags(1), room(2: octets),
-//!            text(the client, empty for none), text(MAIL line); version 4 has text(front) after these
+//!            text(the client, empty for none), text(MAIL line); versions 4 and 5 have text(front) after these
 //!   flags    1 all of the content is ASCII, 2 the client was trusted, 4 a report of ours that returns a message whole,
-//!            8 the message says TLS-Required: No
+//!            8 the message says TLS-Required: No, 16 (version 5 alone) all header fields are ASCII
 //! state      version(1) = 3, remaining(1), count(4), count times: text(RCPT line), flags(1), last
 //!   remaining 0 to deliver, 1 to report, 2 both
 //!   flags    1 the sender was told of the delay, 2 of the deadline; to be reported is 4 the failure, 8 the delay,
@@ -21,8 +21,8 @@
 //! `remaining` comes first, so that the queue can [gather](posthaste_queue::Queue::gather) the
 //! deliveries to be reported by it.
 //!
-//! An envelope has version 4 if the message has a front, and otherwise 3, which older programs read
-//! too. Versions 1 and 2 can still be read. Version 2 has no room, no `remaining`, no trusted
+//! An envelope has version 5 if the message says SMTPUTF8 and needs only 8BITMIME. Otherwise it has
+//! version 4 if the message has a front, and 3 if not. Older programs read those too. Versions 1 and 2 can still be read. Version 2 has no room, no `remaining`, no trusted
 //! client, and no outcome to be reported. Version 1 also has no flags, no client and no `at`.
 
 mod outside;
@@ -48,6 +48,8 @@ pub(crate) enum RecordError {
 const VERSION: u8 = 3;
 /// The version of envelopes with a front.
 const WITH_FRONT: u8 = 4;
+/// The version of envelopes that say that all header fields are ASCII. Its front may be empty.
+const WITH_ASCII_FIELDS: u8 = 5;
 /// The oldest version that is read.
 const OLDEST: u8 = 1;
 

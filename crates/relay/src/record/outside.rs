@@ -9,7 +9,8 @@ use posthaste_server::wire::{
 };
 
 use super::{
-    MAX_FRONT, MIN_ROOM, RecordError, VERSION, WITH_FRONT, all_of, flags, put_command, put_text, text, version,
+    MAX_FRONT, MIN_ROOM, RecordError, VERSION, WITH_ASCII_FIELDS, WITH_FRONT, all_of, flags, put_command, put_text,
+    text, version,
 };
 
 /// The outside of a message, recorded once for all its deliveries: MAIL, the client, and facts
@@ -21,6 +22,9 @@ pub(crate) struct Outside {
     /// All of the content is ASCII, so that it needs neither 8BITMIME nor SMTPUTF8, whatever MAIL
     /// says.
     pub(crate) all_ascii: bool,
+    /// Not all of the content is ASCII, but all header fields are, those of MIME parts included. So
+    /// it does not need SMTPUTF8, though MAIL says so (RFC 6531 section 3.6).
+    pub(crate) ascii_fields: bool,
     /// The client had logged in or may relay. Otherwise the sender may be forged: it gets one
     /// report at most, and a short one.
     pub(crate) trusted: bool,
@@ -46,15 +50,27 @@ const ALL_ASCII: u8 = 1;
 const TRUSTED: u8 = 2;
 const RETURNS_WHOLE: u8 = 4;
 const TLS_NOT_REQUIRED: u8 = 8;
+const ASCII_FIELDS: u8 = 16;
 
 impl Outside {
     /// Makes the outside of an ordinary message from a trusted client.
     #[cfg(test)]
     pub(crate) fn of(mail: Mail) -> Self {
         let (all_ascii, trusted, returns_whole, room) = (false, true, false, super::MAX_ROOM);
-        let tls_not_required = false;
+        let (ascii_fields, tls_not_required) = (false, false);
         let (received_from, front) = (None, Bytes::new());
-        Self { accepted: 0, all_ascii, trusted, returns_whole, tls_not_required, room, received_from, mail, front }
+        Self {
+            accepted: 0,
+            all_ascii,
+            ascii_fields,
+            trusted,
+            returns_whole,
+            tls_not_required,
+            room,
+            received_from,
+            mail,
+            front,
+        }
     }
 
     /// The time from acceptance to the release of the message (RFC 4865).
@@ -71,18 +87,24 @@ impl Outside {
 
     pub(crate) fn encode(&self) -> Result<Bytes, EncodeError> {
         let mut out = BytesMut::new();
-        out.put_u8(if self.front.is_empty() { VERSION } else { WITH_FRONT });
+        let version = match (self.ascii_fields, self.front.is_empty()) {
+            (true, _) => WITH_ASCII_FIELDS,
+            (false, false) => WITH_FRONT,
+            (false, true) => VERSION,
+        };
+        out.put_u8(version);
         out.put_i64(self.accepted);
         out.put_u8(all_of(&[
             (self.all_ascii, ALL_ASCII),
             (self.trusted, TRUSTED),
             (self.returns_whole, RETURNS_WHOLE),
             (self.tls_not_required, TLS_NOT_REQUIRED),
+            (self.ascii_fields, ASCII_FIELDS),
         ]));
         out.put_u16(self.room);
         put_text(&mut out, self.received_from.as_deref().unwrap_or_default());
         put_command(&mut out, &Command::Mail(self.mail.borrowed()))?;
-        if !self.front.is_empty() {
+        if version >= WITH_FRONT {
             out.put_u32(u32::try_from(self.front.len()).unwrap_or(u32::MAX));
             out.put_slice(&self.front);
         }
@@ -90,12 +112,13 @@ impl Outside {
     }
 
     pub(crate) fn decode(mut record: &[u8]) -> Result<Self, RecordError> {
-        let version = version(&mut record, WITH_FRONT)?;
+        let version = version(&mut record, WITH_ASCII_FIELDS)?;
         let accepted = record.try_get_i64().map_err(|_| RecordError::Damaged)?;
         let known = match version {
             1 => None,
             2 => Some(ALL_ASCII),
-            _ => Some(ALL_ASCII | TRUSTED | RETURNS_WHOLE | TLS_NOT_REQUIRED),
+            3 | 4 => Some(ALL_ASCII | TRUSTED | RETURNS_WHOLE | TLS_NOT_REQUIRED),
+            _ => Some(ALL_ASCII | TRUSTED | RETURNS_WHOLE | TLS_NOT_REQUIRED | ASCII_FIELDS),
         };
         let set = known.map_or(Ok(0), |known| flags(&mut record, known))?;
         let room = if version < 3 { Ok(MIN_ROOM) } else { record.try_get_u16().map_err(|_| RecordError::Damaged) }?;
@@ -111,6 +134,7 @@ impl Outside {
             Ok(Command::Mail(mail)) if record.is_empty() => Ok(Self {
                 accepted,
                 all_ascii: set & ALL_ASCII != 0,
+                ascii_fields: set & ASCII_FIELDS != 0,
                 trusted: set & TRUSTED != 0,
                 returns_whole: set & RETURNS_WHOLE != 0,
                 tls_not_required: set & TLS_NOT_REQUIRED != 0,

@@ -53,12 +53,13 @@ fn records_are_read_back_as_written() {
     ] {
         for (all_ascii, client) in [(true, None), (false, Some("client.test ([192.0.2.1])".to_owned()))] {
             let (trusted, returns_whole, tls_not_required, room) = (all_ascii, !all_ascii, all_ascii, 300);
-            let accepted = 1_700_000_000;
+            let (accepted, ascii_fields) = (1_700_000_000, !all_ascii);
             let front = if all_ascii { Bytes::from_static(b"A: b\r\n\tc\r\n") } else { Bytes::new() };
             let mail = mail.parse().unwrap();
             let outside = Outside {
                 accepted,
                 all_ascii,
+                ascii_fields,
                 trusted,
                 returns_whole,
                 tls_not_required,
@@ -69,7 +70,7 @@ fn records_are_read_back_as_written() {
             };
             let read = Outside::decode(&outside.encode().unwrap()).unwrap();
             assert_eq!((read.accepted, read.all_ascii, read.room), (outside.accepted, outside.all_ascii, 300));
-            assert_eq!((read.trusted, read.returns_whole), (trusted, returns_whole));
+            assert_eq!((read.ascii_fields, read.trusted, read.returns_whole), (ascii_fields, trusted, returns_whole));
             assert_eq!(read.tls_not_required, tls_not_required);
             assert_eq!(read.received_from, outside.received_from);
             assert_eq!(read.mail.to_string(), outside.mail.to_string());
@@ -91,7 +92,8 @@ fn a_record_that_is_cut_or_too_long_is_damaged() {
     assert_eq!(decode_recipients(&[2, 0xff, 0xff, 0xff, 0xff]), Err(RecordError::Damaged));
     let outside = Outside { received_from: Some("x".into()), ..Outside::of("<>".parse().unwrap()) };
     let with_front = Outside { front: "A: b\r\n".into(), ..outside.clone() };
-    for outside in [outside, with_front] {
+    let with_ascii_fields = Outside { ascii_fields: true, ..outside.clone() };
+    for (outside, unknown_flag) in [(outside, 16), (with_front, 16), (with_ascii_fields, 32)] {
         let record = outside.encode().unwrap();
         for end in 0..record.len() {
             assert_eq!(Outside::decode(&record[..end]), Err(RecordError::Damaged));
@@ -99,10 +101,10 @@ fn a_record_that_is_cut_or_too_long_is_damaged() {
         assert_eq!(Outside::decode(&[&record[..], b"x"].concat()), Err(RecordError::Damaged));
         // An unknown flag.
         let mut unknown = record.to_vec();
-        unknown[9] = 16;
+        unknown[9] = unknown_flag;
         assert_eq!(Outside::decode(&unknown), Err(RecordError::Damaged));
     }
-    assert_eq!(Outside::decode(&[5]), Err(RecordError::Version(5)));
+    assert_eq!(Outside::decode(&[6]), Err(RecordError::Version(6)));
 }
 
 #[test]
@@ -118,18 +120,26 @@ fn a_front_is_whole_lines_of_a_bounded_length() {
     }
 }
 
-/// Octets as version 4 writes them. Without a front the version is 3: programs without fronts read
-/// such records.
+/// Octets as each version writes them. The version is the lowest that can say it, so that older
+/// programs read most records.
 #[test]
-fn the_version_of_an_envelope_says_if_it_has_a_front() {
+fn the_version_of_an_envelope_says_what_it_has() {
     let outside = Outside { accepted: 1_700_000_000, ..Outside::of("<a@b>".parse().unwrap()) };
     let record = b"\0\0\0\0\x65\x53\xf1\0\x02\x03\xe8\0\0\0\0\0\0\0\x0fMAIL FROM:<a@b>";
     assert_eq!(outside.encode().unwrap(), [b"\x03", &record[..]].concat());
     assert_eq!(Outside::decode(&[b"\x03", &record[..]].concat()), Ok(outside.clone()));
-    let with_front = Outside { front: "A: b\r\n".into(), ..outside };
-    let record = [b"\x04", &record[..], b"\0\0\0\x06A: b\r\n"].concat();
-    assert_eq!(with_front.encode().unwrap(), record);
-    assert_eq!(Outside::decode(&record), Ok(with_front));
+    let with_front = Outside { front: "A: b\r\n".into(), ..outside.clone() };
+    let with_front_record = [b"\x04", &record[..], b"\0\0\0\x06A: b\r\n"].concat();
+    assert_eq!(with_front.encode().unwrap(), with_front_record);
+    assert_eq!(Outside::decode(&with_front_record), Ok(with_front.clone()));
+    let mut flagged = record.to_vec();
+    flagged[8] |= 16;
+    for (outside, front) in [(outside, &b"\0\0\0\0"[..]), (with_front, b"\0\0\0\x06A: b\r\n")] {
+        let outside = Outside { ascii_fields: true, ..outside };
+        let record = [b"\x05", &flagged[..], front].concat();
+        assert_eq!(outside.encode().unwrap(), record);
+        assert_eq!(Outside::decode(&record), Ok(outside));
+    }
 }
 
 /// Octets as version 1 wrote them.

@@ -8,6 +8,11 @@ use posthaste_testkit::script::Scripted;
 
 const CONTENT: &[u8] = b"Subject: x\r\n\r\nbody\r\n";
 const UTF8: &[u8] = "Subject: \u{e9}\r\n\r\n\u{e9}\r\n".as_bytes();
+const UTF8_BODY: &[u8] = "Subject: x\r\n\r\n\u{e9}\r\n".as_bytes();
+const UTF8_PARTS: &[u8] =
+    "Content-Type: multipart/mixed; boundary=b\r\n\r\n--b\r\nX: y\r\n\r\n\u{e9}\r\n--b--\r\n".as_bytes();
+const UTF8_PART: &[u8] =
+    "Content-Type: multipart/mixed; boundary=b\r\n\r\n--b\r\nX: \u{e9}\r\n\r\nx\r\n--b--\r\n".as_bytes();
 
 fn nothing() -> Offers {
     Offers::default()
@@ -107,6 +112,21 @@ async fn internationalized_mail_goes_unchanged_to_a_hop_with_smtputf8() {
     assert_eq!(rcpt, "<\u{7528}\u{6237}@b\u{fc}cher.test> ORCPT=utf-8;\u{7528}\u{6237}@b\u{fc}cher.test");
 }
 
+/// RFC 6531 section 3.6: MAIL may say SMTPUTF8 of a message that needs only 8BITMIME.
+#[tokio::test]
+async fn mail_with_an_8_bit_body_alone_goes_to_a_next_hop_without_smtputf8() {
+    let offers = || offering(nothing(), |offers| offers.smtputf8 = true);
+    for (offers, mail, content, told) in [
+        (nothing(), "<m@s> SMTPUTF8 BODY=8BITMIME", UTF8_BODY, "BODY=8BITMIME"),
+        (nothing(), "<m@\u{e4}.test> SMTPUTF8", UTF8_PARTS, "BODY=8BITMIME"),
+        (offers(), "<m@s> SMTPUTF8 BODY=8BITMIME", UTF8_BODY, "BODY=8BITMIME SMTPUTF8"),
+        (offers(), "<m@s> SMTPUTF8 BODY=8BITMIME", UTF8, "BODY=8BITMIME SMTPUTF8"),
+    ] {
+        let arrived = arrives(offers, mail, "<a@d>", content).await;
+        assert_eq!((&*arrived.0, &*arrived.1), (told, "<a@d>"), "{mail}");
+    }
+}
+
 /// A message that a next hop cannot take fails at once, in these words, and the sender gets a
 /// report.
 #[tokio::test]
@@ -114,6 +134,8 @@ async fn a_message_that_a_next_hop_cannot_take_is_reported_at_once() {
     for (offers, mail, rcpt, content, status) in [
         (nothing(), "<m@s> SMTPUTF8 BODY=8BITMIME", "<a@d>", UTF8, "5.6.7"),
         (nothing(), "<m@s> SMTPUTF8", "<\u{e4}@d>", CONTENT, "5.6.7"),
+        (nothing(), "<m@s> SMTPUTF8 BODY=8BITMIME", "<a@d>", UTF8_PART, "5.6.7"),
+        (nothing(), "<m@s> SMTPUTF8 BODY=8BITMIME", "<\u{e4}@d>", UTF8_BODY, "5.6.7"),
         (nothing(), "<m@s> BODY=BINARYMIME", "<a@d>", CONTENT, "5.6.3"),
         (offering(nothing(), |offers| offers.chunking = true), "<m@s> BODY=BINARYMIME", "<a@d>", CONTENT, "5.6.3"),
         (nothing(), "<m@s> BY=60;R", "<a@d>", CONTENT, "5.4.7"),

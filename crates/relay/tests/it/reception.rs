@@ -174,6 +174,25 @@ async fn the_received_field_says_how_the_message_came() {
     }
 }
 
+/// It is recorded if a message that says SMTPUTF8 has ASCII fields alone. Other records keep their
+/// version, which older programs read.
+#[tokio::test]
+async fn the_version_of_a_record_tells_if_smtputf8_is_not_needed() {
+    let mut client = Client::of(options(&[1])).await;
+    client.talk(&["EHLO c.test\r\n"]).await;
+    for (parameters, content, version) in [
+        (" SMTPUTF8 BODY=8BITMIME", "Subject: x\r\n\r\n\u{e4}\r\n", '\x05'),
+        (" SMTPUTF8 BODY=8BITMIME", "Subject: \u{e4}\r\n\r\n\u{e4}\r\n", '\x03'),
+        (" SMTPUTF8 BODY=8BITMIME", "Subject: x\r\n\r\nx\r\n", '\x03'),
+        (" BODY=8BITMIME", "Subject: x\r\n\r\n\u{e4}\r\n", '\x03'),
+    ] {
+        let (mail, message) = (format!("MAIL FROM:<a@b.test>{parameters}\r\n"), format!("{content}.\r\n"));
+        client.talk(&[&mail, "RCPT TO:<a@relay.test>\r\n", "DATA\r\n", &message]).await;
+        let (record, _) = client.take().await;
+        assert!(record.starts_with(version), "{parameters} {content}: {record:?}");
+    }
+}
+
 #[tokio::test]
 async fn content_that_begins_with_a_blank_does_not_go_on_in_the_received_field() {
     let mut client = Client::of(options(&[1])).await;
