@@ -10,7 +10,8 @@
 //! and served at once ([`hints`]). And when the queue says that something may be due, the loop
 //! *looks*: it goes through all due classes, page by page. Looks have a pace ([`looks`]), so their
 //! cost does not grow with the number of messages. A hint that is lost costs time, and nothing
-//! else. Nothing polls; only what routes hold is looked at each minute.
+//! else. Nothing polls; only what routes hold is looked at each minute. Of the bounds on sites and
+//! on questions, looks leave a quarter to hints. So new mail does not wait for the backlog.
 //!
 //! **Architecture invariant: a look-up costs no place, a wait costs no place, and the loop waits
 //! for neither.** A worker takes four steps. It looks up the addresses of its site ([`lookup`]),

@@ -18,6 +18,8 @@
 //! text       length(4), that many octets of UTF-8; numbers are big-endian
 //! ```
 //!
+//! The priority that the queue has of a message tells its size too ([`Rank`](crate::rank::Rank)).
+//!
 //! `remaining` comes first, so that the queue can [gather](posthaste_queue::Queue::gather) the
 //! deliveries to be reported by it.
 //!
