@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use posthaste_tokio::{
     rustls::ClientConfig,
-    tls::{Pem, Roots, TlsError, any_certificate, pinned_to, verified_by},
+    tls::{ClientCertificate, Pem, Roots, TlsError, any_certificate, pinned_to, verified_by},
 };
 
 /// The TLS that a connection needs. No mail is sent before it is there.
@@ -125,6 +125,22 @@ impl Tls {
             Self::Off | Self::Opportunistic(_) => self,
             Self::Required(identity) => Self::Required(unproven(identity)),
             Self::Implicit(identity) => Self::Implicit(unproven(identity)),
+        }
+    }
+
+    /// The same TLS, with a certificate that the client shows to servers that ask for one. What a
+    /// server has to prove stays as it is.
+    #[must_use]
+    pub fn showing(&self, certificate: &ClientCertificate) -> Self {
+        let shown = |identity: &Identity| match identity {
+            Identity::Verified(config) => Identity::Verified(certificate.shown_by(config)),
+            Identity::Unverified(config) => Identity::Unverified(certificate.shown_by(config)),
+        };
+        match self {
+            Self::Off => Self::Off,
+            Self::Opportunistic(config) => Self::Opportunistic(certificate.shown_by(config)),
+            Self::Required(identity) => Self::Required(shown(identity)),
+            Self::Implicit(identity) => Self::Implicit(shown(identity)),
         }
     }
 

@@ -8,7 +8,7 @@ use posthaste_client::{
     Client, ConnectError,
     rustls::{ClientConfig, ServerConfig},
     session::sasl::{ChooseError, Credentials},
-    tls::verified_by,
+    tls::{ClientCertificate, Pem, verified_by},
     wire::Secret,
 };
 use posthaste_testkit::{
@@ -48,6 +48,34 @@ fn is_demanded(policy: Policy) -> bool {
 /// A client that trusts this authority alone.
 fn trusts(authority: &Authority) -> Arc<ClientConfig> {
     verified_by(authority.roots().into()).unwrap()
+}
+
+/// A certificate of its own changes nothing of what the server has to prove.
+#[tokio::test(start_paused = true)]
+async fn a_client_with_a_certificate_judges_servers_as_before() {
+    let authority = Authority::new("one");
+    let [own, key] = authority.pem(&["client.test"]);
+    let own = ClientCertificate::new(&Pem::from(own.as_bytes()), &Pem::from(key.as_bytes())).unwrap();
+    for policy in [Policy::Off, Policy::Opportunistic, Policy::Required, Policy::Verified] {
+        for server in
+            [authority.server(&["mx.test"], 2020, 2120), Authority::new("other").server(&["mx.test"], 2020, 2120)]
+        {
+            let tls = policy.tls(trusts(&authority));
+            let shown = tls.showing(&own);
+            assert_eq!((shown.is_demanded(), shown.is_verified()), (tls.is_demanded(), tls.is_verified()));
+            let mut ends = Vec::new();
+            for tls in [tls, shown] {
+                let script = |_, line: &str| match line {
+                    "STARTTLS" => GOOD.to_owned(),
+                    _ => polite(line, &["STARTTLS"]),
+                };
+                let (stream, _) = serve(script, Some(Arc::clone(&server)));
+                let started = Client::start(stream, "mx.test", &options(tls)).await;
+                ends.push(started.map(|client| client.is_tls()).map_err(|error| error.to_string()));
+            }
+            assert_eq!(ends[0], ends[1], "{policy:?}");
+        }
+    }
 }
 
 /// What happens, and what of it the server hears.

@@ -449,9 +449,9 @@ async fn a_certificate_beyond_its_dates_is_served_with_one_warning_that_names_fi
     let lines = log.lines("WARN");
     let path = path.display();
     for (line, words) in lines.iter().zip([
-        format!("certificate has expired, served all the same certificate={path} nth=1 not_after=2020-01-01T00:00:00Z"),
-        "is not valid yet, served all the same certificate=the PEM text nth=1 not_before=4000-01-01T00:00:00Z".into(),
-        "has expired, served all the same certificate=the PEM text nth=2 not_after=2020-01-01T00:00:00Z".into(),
+        format!("certificate has expired, shown all the same certificate={path} nth=1 not_after=2020-01-01T00:00:00Z"),
+        "is not valid yet, shown all the same certificate=the PEM text nth=1 not_before=4000-01-01T00:00:00Z".into(),
+        "has expired, shown all the same certificate=the PEM text nth=2 not_after=2020-01-01T00:00:00Z".into(),
     ]) {
         assert!(line.ends_with(&words), "{line}");
     }

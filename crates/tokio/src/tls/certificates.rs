@@ -197,7 +197,7 @@ impl Table {
 }
 
 /// A chain whose key fits it.
-fn certified(certificate: &Pem, key: &Pem, provider: &CryptoProvider) -> Result<CertifiedKey, TlsError> {
+pub(super) fn certified(certificate: &Pem, key: &Pem, provider: &CryptoProvider) -> Result<CertifiedKey, TlsError> {
     let chain = certificate.certificates()?;
     let private_key = key.private_key()?;
     if let Some(own) = chain.first() {

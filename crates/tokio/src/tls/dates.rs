@@ -1,4 +1,4 @@
-//! Certificates that are served although no client should take them now.
+//! Certificates that are shown although no peer should take them now.
 
 use posthaste_session::wire::parameter::DateTime;
 use rustls::pki_types::{CertificateDer, UnixTime};
@@ -13,10 +13,10 @@ pub(super) fn warn_of(name: &PemName, chain: &[CertificateDer<'static>]) {
     let fault = (1..).zip(chain).find_map(|(nth, certificate)| Some((nth, fault(certificate, now)?)));
     match fault {
         Some((nth, Fault::Expired(not_after))) => {
-            warn!(certificate = %name, nth, %not_after, "certificate has expired, served all the same");
+            warn!(certificate = %name, nth, %not_after, "certificate has expired, shown all the same");
         }
         Some((nth, Fault::NotYetValid(not_before))) => {
-            warn!(certificate = %name, nth, %not_before, "certificate is not valid yet, served all the same");
+            warn!(certificate = %name, nth, %not_before, "certificate is not valid yet, shown all the same");
         }
         None => {}
     }

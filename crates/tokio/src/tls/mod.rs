@@ -18,6 +18,7 @@
 //! Call it when a program starts, not for each connection.
 
 mod certificates;
+mod client_certificate;
 mod dates;
 mod error;
 mod explain;
@@ -31,6 +32,7 @@ use std::sync::Arc;
 use rustls::{ServerConfig, crypto::CryptoProvider};
 
 pub use certificates::Certificates;
+pub use client_certificate::ClientCertificate;
 pub use error::{PemName, TlsError};
 pub use explain::explain;
 pub use observe::Observer;

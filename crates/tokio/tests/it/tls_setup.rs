@@ -2,7 +2,7 @@
 
 use std::{fs, path::PathBuf};
 
-use posthaste_tokio::tls::{Pem, Roots, TlsError, server_config, verified_by};
+use posthaste_tokio::tls::{ClientCertificate, Pem, Roots, TlsError, server_config, verified_by};
 use rcgen::{CertifiedKey, KeyPair, generate_simple_self_signed};
 
 const V1: &[u8] = include_bytes!("../pem/v1.pem");
@@ -17,7 +17,7 @@ fn certificate() -> (Pem, Pem) {
 }
 
 #[test]
-fn a_mistake_in_a_servers_files_is_an_error_with_a_remedy() {
+fn a_mistake_in_the_files_of_a_server_or_a_client_is_an_error_with_a_remedy() {
     let (good, key) = certificate();
     let other_key = KeyPair::generate().unwrap().serialize_pem();
     let pem = |text: &[u8]| Pem::from(text);
@@ -67,8 +67,9 @@ fn a_mistake_in_a_servers_files_is_an_error_with_a_remedy() {
     ] {
         let error = server_config(&certificate, &key).unwrap_err().to_string();
         assert!(error.contains(words), "{words:?} is not in {error:?}");
+        assert_eq!(ClientCertificate::new(&certificate, &key).unwrap_err().to_string(), error);
     }
-    assert!(server_config(&good, &key).is_ok());
+    assert!(server_config(&good, &key).is_ok() && ClientCertificate::new(&good, &key).is_ok());
     // A key in front of the certificate, in one file.
     let (good, key) = (fs::read("tests/pem/v1.pem").unwrap(), fs::read("tests/pem/v1.key").unwrap());
     let both = Pem::from([key, good].concat().as_slice());
