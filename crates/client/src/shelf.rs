@@ -116,6 +116,12 @@ impl<T: Keep> Shelf<T> {
         }
     }
 
+    /// Returns `true` if one of them suits, whether or not the server has closed it meanwhile.
+    /// `suits` is called under a lock.
+    pub fn has(&self, suits: impl FnMut(&T) -> bool) -> bool {
+        self.0.state().kept.iter().map(|kept| &kept.connection).any(suits)
+    }
+
     /// Keeps a connection for the next message. Returns it if it is of no use or there is no room:
     /// then close it.
     pub fn keep(&self, mut connection: T) -> Option<T> {
@@ -246,6 +252,7 @@ mod tests {
             // The server closes it while it is on the shelf.
             shelf.0.state().kept[number / 2].connection += 1;
         }
+        assert!(shelf.has(|number| *number == 9) && !shelf.has(|number| *number == 3));
         assert_eq!(shelf.take_if(|number| *number < 5), Some(1));
         assert_eq!((shelf.len(), shelf.take_if(|number| *number < 5)), (3, None));
         assert_eq!((shelf.take(), shelf.take(), shelf.take()), (Some(9), Some(5), None));
