@@ -47,7 +47,7 @@ pub use accounts::{AccountError, AccountTable, Accounts};
 pub use deliver::Cause;
 pub use domains::{DomainPattern, DomainPatternError, DomainSet};
 pub use event::{Diagnostic, Event, NotReported, Observer, Totals, TracingObserver};
-pub use limits::{Rate, SiteLimitTable, SiteLimits};
+pub use limits::{Rate, SiteLimitTable, SiteLimits, SourceLimits};
 pub use offers::{future_release, offers};
 pub use options::{AddFields, DeliveryOptions, RelayOptions};
 pub use overload::{Gauge, Overload, OverloadCause, OverloadOptions, OverloadState, Rung, Watermarks};
@@ -64,7 +64,7 @@ pub use route_table::RouteTable;
 pub use rule::{DuplicateRule, Facts, Label, LabelError, Rule};
 #[cfg(feature = "dkim")]
 pub use sign::{DkimOptions, SignFor, SignatureError, Unsignable};
-pub use sites::{Resting, SiteState};
+pub use sites::{Resting, SiteState, SourceState};
 pub use source::{RestingSource, Source, SourcePool};
 pub use submission::{SenderRule, SenderTable, Senders, SubmissionOptions, TagField, TagFieldError};
 pub use warm_up::{SourceCount, WarmUp};

@@ -75,6 +75,31 @@ pub struct SiteLimits {
     /// may come, and takes as many as it has, so that one with more recipients than the count is
     /// delivered too. The messages after it wait until the average is right again.
     pub recipients: Option<Rate>,
+    /// What each [source](crate::Source) may send here. Mail of routes without sources has no such
+    /// limit. Default: any number.
+    pub per_source: SourceLimits,
+}
+
+/// How much each source may send to one site. A source without room is passed over for the others
+/// of its route. While all are, mail waits, and no attempt is counted.
+///
+/// They count by the name of the source and the [name](crate::SiteState::name) of the site, over
+/// all routes.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub struct SourceLimits {
+    /// Connections at once, with those that are kept for the next message. 0 counts as 1. Default
+    /// `None`: any number. [`SiteLimits::connections`] bounds those of all sources together.
+    pub connections: Option<usize>,
+    /// Messages in a time, counted as in [`SiteLimits::messages`]. Default `None`: any number.
+    pub messages: Option<Rate>,
+}
+
+impl SourceLimits {
+    /// Returns `true` if there is none.
+    pub(crate) const fn is_none(&self) -> bool {
+        self.connections.is_none() && self.messages.is_none()
+    }
 }
 
 /// The limits of sites by their hosts.

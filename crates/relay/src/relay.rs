@@ -189,20 +189,20 @@ impl<Q: Queue, R: Resolver> Relay<Q, R> {
     /// The [sources](crate::SourcePool) that are passed over for now, in no order: at most 8,192.
     /// Beyond that number a source that a site blocks does not rest there. It is in memory alone.
     pub fn resting_sources(&self) -> Vec<RestingSource> {
-        self.shared.rests.states()
+        self.shared.egress.resting()
     }
 
     /// The messages of each source on the last day of its [warm-up](crate::WarmUp) on which it sent
     /// any, in no order. Keep them and [give them back](Self::restore_source_counts) after a
     /// restart; otherwise the day begins again.
     pub fn source_counts(&self) -> Vec<SourceCount> {
-        self.shared.ledger.counts()
+        self.shared.egress.ledger.counts()
     }
 
     /// Takes counts of [`source_counts`](Self::source_counts) over, before deliveries begin: at
     /// most 8,192.
     pub fn restore_source_counts(&self, counts: impl IntoIterator<Item = SourceCount>) {
-        self.shared.ledger.restore(counts);
+        self.shared.egress.ledger.restore(counts);
     }
 
     /// The settings of a listener for mail from other hosts: the relay's name, and the [`offers`].

@@ -12,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     Event, RelayOptions, ReloadError,
-    deliver::{Hints, KnownSites},
+    deliver::{Egress, Hints, KnownSites},
     event::Counting,
     hooks::Hooks,
     overload::Overload,
@@ -20,8 +20,6 @@ use crate::{
     reload,
     report::Budget,
     sign::Signatures,
-    source::Rests,
-    warm_up::Ledger,
 };
 
 /// The parts of a relay.
@@ -55,10 +53,8 @@ pub(crate) struct Shared<Q, R> {
     pub(crate) hints: Hints,
     /// The sites of deliveries.
     pub(crate) sites: KnownSites,
-    /// The sources that rest.
-    pub(crate) rests: Rests,
-    /// What sources have sent on this day of their warm-up.
-    pub(crate) ledger: Ledger,
+    /// What is known of sources.
+    pub(crate) egress: Arc<Egress>,
     /// What deliveries have found out about servers.
     pub(crate) health: Health,
     /// The same for mail that only servers with a proved identity may have.
@@ -94,8 +90,7 @@ impl<Q, R> Shared<Q, R> {
             listeners,
             hints: Hints::default(),
             sites: KnownSites::default(),
-            rests: Rests::default(),
-            ledger: Ledger::default(),
+            egress: Arc::default(),
             health: Health::default(),
             guarded_health: Health::default(),
         }
@@ -123,6 +118,7 @@ impl<Q, R> Shared<Q, R> {
         let routes = options.routes.distinct();
         // Which of its routes an application would still find is not known.
         let is_own = self.hooks.routes.is_some();
+        self.egress.look_again();
         self.sites.renew(&options.delivery, |route| is_own || routes.contains(route));
         self.reloaded.notify_one();
         self.sweeps.want();

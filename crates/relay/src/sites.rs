@@ -27,11 +27,27 @@ pub struct SiteState {
     pub rate: Option<f64>,
     /// What the configuration lets it have.
     pub limits: SiteLimits,
-    /// The time until these limits let the next delivery begin. `None`: they do not hold it back.
+    /// The time until these limits, and those of its sources, let the next delivery begin. `None`:
+    /// they do not hold it back.
     pub limited: Option<Duration>,
+    /// What the [sources](crate::Route::sources) of its route have of their limits.
+    pub sources: Vec<SourceState>,
     /// Classes that are due: deliveries of the same domain, priority and owner. A class may have
     /// any number of deliveries.
     pub due: usize,
+}
+
+/// What a source of a site has of its limits.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct SourceState {
+    /// Its [name](crate::Source::name).
+    pub source: String,
+    /// Its open connections to the site, with those that are kept for the next message.
+    pub connections: usize,
+    /// The time until its rates let it begin another message here: that over all sites, and that of
+    /// the site. `None`: they do not hold it back.
+    pub limited: Option<Duration>,
 }
 
 /// A site takes no mail for now. Its deliveries stay due, and no attempt is counted.

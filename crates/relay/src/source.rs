@@ -1,28 +1,18 @@
 //! Sources: the local addresses and names that connections to next hops come from.
 
 use std::{
-    collections::HashMap,
     hash::{Hash, Hasher},
     io,
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket},
-    sync::{Arc, Mutex, PoisonError},
-    time::{Duration, SystemTime},
+    sync::Arc,
+    time::Duration,
 };
 
 use fastrand::Rng;
-use posthaste_client::{Server, Tcp};
-use posthaste_server::wire::{Domain, EnhancedCode};
-use tokio::time::Instant;
-use tracing::{info, warn};
+use posthaste_client::{Server, Target, Tcp, tls::ClientCertificate};
+use posthaste_server::wire::Domain;
 
-use crate::{Diagnostic, WarmUp, warm_up::Ledger};
-
-/// How long a source rests at a site that has blocked it.
-const BLOCKED_FOR: Duration = Duration::from_secs(3_600);
-/// How long a source is left aside whose address this machine does not have.
-const UNBINDABLE_FOR: Duration = Duration::from_secs(60);
-/// The most rests. Beyond it a source that a site blocks is asked again with the next mail.
-const RESTS: usize = 8_192;
+use crate::{Diagnostic, Rate, WarmUp};
 
 /// Where connections come from. Make it with [`Source::new`], then assign fields.
 ///
@@ -45,26 +35,42 @@ pub struct Source {
     /// sources of a route are, mail waits and is tried again as after a refusal. Default: any
     /// number.
     pub warm_up: Option<WarmUp>,
+    /// Messages in a time, over all sites. Beyond that it is passed over, and while all sources of
+    /// a route are, mail waits without an attempt. A message counts as in
+    /// [`WarmUp::days`](crate::WarmUp::days). Default: any number.
+    /// [`SiteLimits::per_source`](crate::SiteLimits::per_source) is for single sites.
+    pub messages: Option<Rate>,
+    /// The certificate that its connections show to servers that ask for one. It changes nothing of
+    /// what servers have to prove. Default: that of the route's TLS, which is none as a rule.
+    pub certificate: Option<ClientCertificate>,
 }
 
 impl Source {
     /// Makes a source without an address, under the relay's name.
     pub fn new(name: impl Into<String>) -> Self {
-        Self { name: name.into(), v4: None, v6: None, hello: None, warm_up: None }
+        Self { name: name.into(), v4: None, v6: None, hello: None, warm_up: None, messages: None, certificate: None }
     }
 
     /// Returns `true` if it has an address of the server's family, or leaves that to the system.
-    pub(crate) fn reaches(&self, server: &Server) -> bool {
-        match server {
-            _ if self.v4.is_none() && self.v6.is_none() => true,
-            Server::Address(SocketAddr::V4(_)) => self.v4.is_some(),
-            Server::Address(SocketAddr::V6(_)) => self.v6.is_some(),
+    pub(crate) const fn reaches(&self, server: &Server) -> bool {
+        match (self.v4, self.v6, server) {
+            (None, Some(_), Server::Address(SocketAddr::V4(_)))
+            | (Some(_), None, Server::Address(SocketAddr::V6(_))) => false,
             _ => true,
         }
     }
 
-    fn who(&self) -> Who {
-        Who { name: self.name.clone(), v4: self.v4, v6: self.v6 }
+    /// Why it cannot reach a server.
+    pub(crate) fn why_not_reached(&self, server: &Server) -> String {
+        let family = if matches!(server, Server::Address(SocketAddr::V6(_))) { "IPv6" } else { "IPv4" };
+        format!("source {} has no {family} address from which it could reach {server}", self.name)
+    }
+
+    /// Why it can reach none of these servers. `None`: it reaches one, or there is none.
+    pub(crate) fn why_not_to(&self, targets: &[Target]) -> Option<String> {
+        let first = targets.first()?;
+        let reaches_one = targets.iter().any(|target| self.reaches(&target.server));
+        (!reaches_one).then(|| self.why_not_reached(&first.server))
     }
 
     pub(crate) fn tcp(&self) -> Tcp {
@@ -74,7 +80,7 @@ impl Source {
     }
 
     /// An address that this machine does not have.
-    fn missing(&self) -> Option<IpAddr> {
+    pub(crate) fn missing(&self) -> Option<IpAddr> {
         let addresses = [self.v4.map(IpAddr::V4), self.v6.map(IpAddr::V6)];
         let is_missing = |address: &IpAddr| {
             let bound = UdpSocket::bind(SocketAddr::new(*address, 0));
@@ -90,9 +96,14 @@ impl Source {
 /// connection or of EHLO, or a later one with words about a blocked address. Mail that is refused
 /// later is tried again from the others.
 ///
-/// A source is passed over while it rests at the site, and for a minute if this machine does not
-/// have one of its addresses. If all are passed over, mail waits, with the reason. A connection is
-/// used again for mail of equal routes alone, and so for the same pool.
+/// A source is passed over while it rests at the site, and if it has no address of the family of
+/// any server. It is passed over for a minute if this machine does not have one of its addresses;
+/// new [options](crate::Relay::reload) end that minute. If all are passed over, mail is tried again
+/// later, with the reason.
+///
+/// A source that has no room within its limits is passed over too. If no other is left, mail waits
+/// until one has room, and no attempt is counted. A connection is used again for mail of equal
+/// routes alone, and so for the same pool.
 ///
 /// ```
 /// use posthaste_relay::{NextHop, Route, Source, SourcePool};
@@ -126,13 +137,24 @@ impl SourcePool {
         let each = |(source, _): &(Arc<Source>, u16)| {
             let hello = source.hello.as_ref().map_or(0, |hello| hello.as_str().len());
             let days = source.warm_up.as_ref().map_or(0, WarmUp::octets);
-            size_of::<Source>().saturating_add(source.name.capacity()).saturating_add(hello).saturating_add(days)
+            let certificate = source.certificate.as_ref().map_or(0, ClientCertificate::octets);
+            let parts = [source.name.capacity(), hello, days, certificate];
+            parts.into_iter().fold(size_of::<Source>(), usize::saturating_add)
         };
         self.0.iter().map(each).fold(0, usize::saturating_add)
     }
 
+    /// Returns `true` if one of them has a rate.
+    pub(crate) fn is_limited(&self) -> bool {
+        self.sources().any(|source| source.messages.is_some())
+    }
+
+    pub(crate) fn sources(&self) -> impl Iterator<Item = &Arc<Source>> {
+        self.0.iter().map(|(source, _)| source)
+    }
+
     /// Draws one of those that `may` be used.
-    fn draw(&self, random: &mut Rng, may: impl Fn(&Source) -> bool) -> Option<Arc<Source>> {
+    pub(crate) fn draw(&self, random: &mut Rng, may: impl Fn(&Source) -> bool) -> Option<Arc<Source>> {
         let able: Vec<_> = self.0.iter().filter(|(source, _)| may(source)).collect();
         let total: u64 = able.iter().map(|(_, weight)| u64::from(*weight)).sum();
         if total == 0 {
@@ -171,115 +193,11 @@ pub struct RestingSource {
     pub why: Diagnostic,
 }
 
-/// A source that rests.
-#[derive(Debug, PartialEq, Eq, Hash)]
-struct Who {
-    name: String,
-    v4: Option<Ipv4Addr>,
-    v6: Option<Ipv6Addr>,
-}
-
-/// A source, and the site at which it rests. `None`: everywhere.
-type Where = (Who, Option<String>);
-
-/// The sources that rest: until when, and why.
-#[derive(Debug, Default)]
-pub(crate) struct Rests(Mutex<HashMap<Where, (Instant, Diagnostic)>>);
-
-impl Rests {
-    /// Draws a source for a connection to a site. The message is counted in its warm-up: if it does
-    /// not leave, call [`Ledger::give_back`].
-    ///
-    /// # Errors
-    /// All are passed over.
-    pub(crate) fn draw(
-        &self,
-        pool: &SourcePool,
-        ledger: &Ledger,
-        site: &str,
-        random: &mut Rng,
-    ) -> Result<Arc<Source>, Diagnostic> {
-        let (mut tried, now) = (pool.0.len(), SystemTime::now());
-        let may = |source: &Source| self.why(source, site).is_none() && ledger.spent(source, now).is_none();
-        while let Some(source) = pool.draw(random, may) {
-            let Some(address) = source.missing() else {
-                match ledger.take(&source, now) {
-                    true => return Ok(source),
-                    // Another worker was faster.
-                    false => break,
-                }
-            };
-            warn!(source = source.name, %address, "this machine does not have the address, source left aside for a minute");
-            let text = format!("this machine does not have the address {address} of source {}", source.name);
-            let is_noted = self.note(&source, None, UNBINDABLE_FOR, Diagnostic::own(UNREACHABLE, text));
-            tried = tried.saturating_sub(1);
-            if !is_noted || tried == 0 {
-                break;
-            }
-        }
-        let why = pool.0.iter().find_map(|(source, _)| {
-            let spent = || Some(Diagnostic::own(UNREACHABLE, ledger.spent(source, now)?));
-            self.why(source, site).or_else(spent)
-        });
-        Err(why.unwrap_or_else(|| Diagnostic::own(UNREACHABLE, "the route has no source that can be used now")))
-    }
-
-    /// A site has blocked a source. Returns `true` if it rests there now.
-    pub(crate) fn blocked(&self, source: &Source, site: &str, why: Diagnostic) -> bool {
-        info!(source = source.name, site, diagnostic = %why, "source blocked by the site, rests there for an hour");
-        self.note(source, Some(site), BLOCKED_FOR, why)
-    }
-
-    pub(crate) fn states(&self) -> Vec<RestingSource> {
-        let now = Instant::now();
-        let rests = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let current = rests.iter().filter(|(_, (until, _))| *until > now);
-        let state = |((who, site), (until, why)): (&Where, &(Instant, Diagnostic))| {
-            let (source, site) = (who.name.clone(), site.clone());
-            RestingSource { source, site, left: until.saturating_duration_since(now), why: why.clone() }
-        };
-        current.map(state).collect()
-    }
-
-    fn note(&self, source: &Source, site: Option<&str>, time: Duration, why: Diagnostic) -> bool {
-        let now = Instant::now();
-        let mut rests = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if rests.len() >= RESTS {
-            rests.retain(|_, (until, _)| *until > now);
-        }
-        let has_room = rests.len() < RESTS;
-        if has_room {
-            rests.insert((source.who(), site.map(str::to_owned)), (now + time, why));
-        }
-        has_room
-    }
-
-    /// Why a source is passed over. `None`: it is not.
-    fn why(&self, source: &Source, site: &str) -> Option<Diagnostic> {
-        let now = Instant::now();
-        let rests = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let of = |site: Option<String>| {
-            let (until, why) = rests.get(&(source.who(), site))?;
-            (*until > now).then(|| why.clone())
-        };
-        of(None).or_else(|| of(Some(site.to_owned())))
-    }
-}
-
-/// The status of mail for which there is no source.
-const UNREACHABLE: Option<EnhancedCode> = EnhancedCode::new(4, 4, 1);
-
 #[cfg(test)]
 mod tests {
+    use std::{collections::HashMap, time::SystemTime};
+
     use super::*;
-
-    fn pool(sources: &[(&str, u16)]) -> SourcePool {
-        SourcePool::new(sources.iter().map(|(name, weight)| (Source::new(*name), *weight)))
-    }
-
-    fn why() -> Diagnostic {
-        Diagnostic::own(UNREACHABLE, "blocked")
-    }
 
     /// The bound on what an application's route keeps counts them.
     #[test]
@@ -292,82 +210,20 @@ mod tests {
         assert!(octets(&source) >= before + 406, "{before} {}", octets(&source));
     }
 
-    #[tokio::test]
-    async fn sources_are_drawn_by_weight() {
-        let (rests, pool, mut random) = (Rests::default(), pool(&[("a", 3), ("b", 1), ("c", 0)]), Rng::with_seed(7));
-        let mut drawn = HashMap::new();
-        for _ in 0..4_000 {
-            let source = rests.draw(&pool, &Ledger::default(), "site", &mut random).unwrap();
-            *drawn.entry(source.name.clone()).or_insert(0) += 1;
-        }
-        assert!((2_800..3_200).contains(&drawn["a"]) && drawn["a"] + drawn["b"] == 4_000, "{drawn:?}");
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_blocked_source_rests_at_that_site_for_an_hour() {
-        let (rests, pool, mut random) = (Rests::default(), pool(&[("a", 1), ("b", 0)]), Rng::with_seed(7));
-        let mut draw =
-            |site| rests.draw(&pool, &Ledger::default(), site, &mut random).map(|source| source.name.clone()).ok();
-        assert!(rests.blocked(&Source::new("a"), "one", why()));
-        assert_eq!((draw("one").as_deref(), draw("other").as_deref()), (Some("b"), Some("a")));
-        let [state] = &rests.states()[..] else { panic!() };
-        assert_eq!((&*state.source, state.site.as_deref(), state.left), ("a", Some("one"), BLOCKED_FOR));
-        assert!(rests.blocked(&Source::new("b"), "one", why()));
-        assert_eq!(draw("one"), None);
-        tokio::time::advance(BLOCKED_FOR).await;
-        assert_eq!(draw("one").as_deref(), Some("a"));
-        assert!(rests.states().is_empty());
-    }
-
-    #[tokio::test]
-    async fn a_source_with_another_address_does_not_rest() {
-        let (rests, mut random) = (Rests::default(), Rng::with_seed(7));
-        let mut source = Source::new("a");
-        source.v4 = Some([127, 0, 0, 2].into());
-        assert!(rests.blocked(&source, "site", why()));
-        let mut draw = |source: &Source| {
-            let pool = SourcePool::new([(source.clone(), 1)]);
-            rests.draw(&pool, &Ledger::default(), "site", &mut random).is_ok()
+    #[test]
+    fn sources_are_drawn_by_weight_among_those_that_may_be_used() {
+        let pool = SourcePool::new([("a", 3), ("b", 1), ("c", 0)].map(|(name, weight)| (Source::new(name), weight)));
+        let drawn = |out: &str| {
+            let (mut random, mut drawn) = (Rng::with_seed(7), HashMap::new());
+            for _ in 0..4_000 {
+                let source = pool.draw(&mut random, |source| !out.contains(&source.name)).unwrap();
+                *drawn.entry(source.name.clone()).or_insert(0) += 1;
+            }
+            drawn
         };
-        assert!(!draw(&source));
-        source.v4 = Some([127, 0, 0, 3].into());
-        assert!(draw(&source));
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_source_whose_address_is_not_of_this_machine_is_left_aside() {
-        let mut foreign = Source::new("foreign");
-        foreign.v4 = Some([192, 0, 2, 1].into());
-        let pool = SourcePool::new([(foreign.clone(), 9), (Source::new("own"), 0)]);
-        let (rests, mut random) = (Rests::default(), Rng::with_seed(7));
-        assert_eq!(rests.draw(&pool, &Ledger::default(), "site", &mut random).unwrap().name, "own");
-        assert_eq!(rests.states()[0].site, None);
-        let alone = SourcePool::new([(foreign, 1)]);
-        let why = rests.draw(&alone, &Ledger::default(), "site", &mut random).unwrap_err();
-        assert!(why.to_string().contains("192.0.2.1 of source foreign"), "{why}");
-    }
-
-    #[tokio::test]
-    async fn a_source_that_has_sent_its_messages_of_the_day_is_passed_over() {
-        let mut new = Source::new("new");
-        new.warm_up = Some(WarmUp::new(SystemTime::now(), [2]));
-        let mut newer = Source::new("newer");
-        newer.warm_up = Some(WarmUp::new(SystemTime::now(), [1]));
-        let pool = SourcePool::new([(new, 9), (newer, 0)]);
-        let (rests, ledger, mut random) = (Rests::default(), Ledger::default(), Rng::with_seed(7));
-        let mut draw = || rests.draw(&pool, &ledger, "site", &mut random).map(|source| source.name.clone());
-        assert_eq!([draw().unwrap(), draw().unwrap(), draw().unwrap()], ["new", "new", "newer"]);
-        assert!(draw().unwrap_err().to_string().contains("source new has sent the 2 messages of day 1"));
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn the_rests_are_bounded() {
-        let rests = Rests::default();
-        for index in 0..RESTS {
-            assert!(rests.blocked(&Source::new("a"), &index.to_string(), why()));
-        }
-        assert!(!rests.blocked(&Source::new("a"), "more", why()));
-        tokio::time::advance(BLOCKED_FOR).await;
-        assert!(rests.blocked(&Source::new("a"), "more", why()));
+        let all = drawn("");
+        assert!((2_800..3_200).contains(&all["a"]) && all["a"] + all["b"] == 4_000, "{all:?}");
+        assert_eq!((drawn("a")["b"], drawn("ab")["c"]), (4_000, 4_000));
+        assert!(pool.draw(&mut Rng::with_seed(7), |_| false).is_none());
     }
 }

@@ -7,17 +7,19 @@
 
 mod fates;
 mod kept;
+mod seats;
 
 use std::{io, pin::pin, sync::Arc};
 
 use fastrand::Rng;
 use posthaste_client::{
-    ClientError, ConnectError, Health, Race, RecipientOutcome, Resolver, Server, Stage, Target,
+    ClientError, ConnectError, Health, Race, Resolver, Server, Stage, Target,
     delivery::{Delivery, Keep as _},
     mx::Demand,
 };
 use posthaste_queue::Queue;
 use posthaste_server::wire::{EnhancedCode, ReversePath};
+use tokio::time::Instant;
 use tracing::{debug, info, warn};
 
 use self::fates::{fates, signal};
@@ -31,10 +33,10 @@ use super::{
     lookup::{self, Found},
     site::{ASKED_LATELY, ASKED_NOW, Site, Unreachable},
     throttle::{Signal, Then},
-    words::{At, Words, blocks, blocks_address},
+    words::{At, Words, blocks},
     worker::Crew,
 };
-use crate::{Diagnostic, NextHop, Route, Source, SourcePool};
+use crate::{Diagnostic, NextHop, Route, Source, SourceLimits};
 
 /// Tries to deliver to every recipient of the job. `of` are the mail hosts of their domain. Returns
 /// one fate for each, in their order. It leaves a connection behind if another message can follow
@@ -62,9 +64,12 @@ pub(super) async fn run<Q: Queue, R: Resolver>(
         job,
         flow,
         delivery,
+        has_begun: false,
         refused: None,
         is_blocked: false,
         blocked: Vec::new(),
+        source_limits: site.source_limits(),
+        no_room: None,
         random: Rng::new(),
     };
     let tried = attempt.over_kept(connection).await;
@@ -73,11 +78,21 @@ pub(super) async fn run<Q: Queue, R: Resolver>(
         site.is_unused();
         return Tried::NotAtAll;
     }
-    site.begins(job.recipients().len());
+    if !attempt.is_untouched() {
+        attempt.begin();
+    }
     let unreachable = match attempt.delivery.is_open() {
         true => attempt.over_hosts(tried.as_ref(), connection).await,
         false => None,
     };
+    if let Some(until) = attempt.no_room
+        && attempt.is_untouched()
+        && job.can_wait()
+    {
+        site.is_unused();
+        site.has_no_source(until);
+        return Tried::NotAtAll;
+    }
     let Attempt { flow, delivery, refused, blocked, .. } = attempt;
     if flow.was_silent {
         site.mark_silent();
@@ -123,12 +138,17 @@ struct Attempt<'a, 'p, Q, R> {
     job: &'a Job,
     flow: &'a mut Flow<'p>,
     delivery: Delivery,
+    /// The recipients are counted in the limits of the site.
+    has_begun: bool,
     /// What a host said before the first transaction that takes no mail for now.
     refused: Option<(Words, Diagnostic)>,
     /// The source of the last race rests now.
     is_blocked: bool,
     /// The recipients that were refused since the site blocks the source.
     blocked: Vec<usize>,
+    source_limits: SourceLimits,
+    /// No source had room for a new connection, and when to look again.
+    no_room: Option<Instant>,
     random: Rng,
 }
 
@@ -223,9 +243,8 @@ impl<'a, Q: Queue, R: Resolver> Attempt<'a, '_, Q, R> {
             // Each turn but the last sets one more source to rest.
             let is_reached = loop {
                 if let Some(pool) = &route.sources {
-                    let (rests, ledger) = (&crew.shared.rests, &crew.shared.ledger);
-                    match rests.draw(pool, ledger, site.name(), &mut self.random) {
-                        Ok(source) => way.source = Some(source),
+                    match self.draw(pool, &found).await {
+                        Ok(seat) => way.seat = Some(seat),
                         Err(diagnostic) => {
                             Unreachable::add(&mut unreachable, Unreachable { diagnostic, is_permanent: false });
                             break false;
@@ -234,8 +253,8 @@ impl<'a, Q: Queue, R: Resolver> Attempt<'a, '_, Q, R> {
                 }
                 let told = (&mut unreachable, &mut is_of_domain);
                 let is_reached = self.race(&found, &way, tried, connection, told).await;
-                if let Some(source) = way.source.as_ref().filter(|_| !is_reached) {
-                    crew.shared.ledger.give_back(source);
+                if let Some(source) = way.from().filter(|_| !is_reached) {
+                    crew.shared.egress.give_back(source, site.name());
                 }
                 if is_reached || !self.is_blocked {
                     break is_reached;
@@ -248,8 +267,8 @@ impl<'a, Q: Queue, R: Resolver> Attempt<'a, '_, Q, R> {
         // Mail that asks for less may still get through: what stops guarded mail says nothing of
         // the site.
         let is_throttled = self.refused.as_ref().is_some_and(|(words, _)| words.cause.is_throttling());
-        let is_current = crew.shared.is_current(&self.job.options);
-        if let (Some(why), true, false) = (&unreachable, is_current && guard != Guard::Must, is_throttled) {
+        let tells = crew.shared.is_current(&self.job.options) && guard != Guard::Must && self.no_room.is_none();
+        if let (Some(why), true, false) = (&unreachable, tells, is_throttled) {
             let wait = self.job.options.delivery.retry.down_for();
             match self.follows().filter(|_| is_of_domain) {
                 Some(of) => crew.domains.mark_down(&of.key, why.clone(), wait),
@@ -293,9 +312,8 @@ impl<'a, Q: Queue, R: Resolver> Attempt<'a, '_, Q, R> {
                 Unreachable::add(unreachable, unverified());
                 return false;
             }
-            if let Some(source) = way.source.as_ref().filter(|source| !source.reaches(&target.server)) {
-                let text = format!("source {} has no address of the family of {}", source.name, target.server);
-                let diagnostic = Diagnostic::own(EnhancedCode::new(4, 4, 1), text);
+            if let Some(source) = way.from().filter(|source| !source.reaches(&target.server)) {
+                let diagnostic = Diagnostic::own(EnhancedCode::new(4, 4, 1), source.why_not_reached(&target.server));
                 Unreachable::add(unreachable, Unreachable { diagnostic, is_permanent: false });
                 return false;
             }
@@ -305,12 +323,16 @@ impl<'a, Q: Queue, R: Resolver> Attempt<'a, '_, Q, R> {
             }
             !comes_back
         });
+        for own in targets.iter_mut().filter_map(|target| target.tls.as_mut()) {
+            own.tls = way.shown(&own.tls);
+        }
         let published = &self.job.options.delivery.published;
-        let tcp = way.source.as_ref().map(|source| source.tcp()).unwrap_or_default();
+        let tcp = way.from().map(Source::tcp).unwrap_or_default();
         let dialer = Dialer { listeners: shared.listeners.clone(), pulse: Arc::default(), tcp };
         let (mut refused, mut is_blocked) = (self.refused.take(), false);
         let domain = self.of.map_or("", |of| of.mail.domain());
         let (mut failed_hosts, mut ready) = (Vec::new(), Vec::new());
+        self.begin();
         self.flow.dials();
         let mut race = Race::new(&targets, dialer.clone(), way.options(shared, &self.job.options));
         let (mut fresh, had_delivered, mut is_reached) = (None, self.delivery.has_delivered(), false);
@@ -338,9 +360,9 @@ impl<'a, Q: Queue, R: Resolver> Attempt<'a, '_, Q, R> {
                         let words = Words::of(reply, At::Session);
                         if words.cause.is_throttling() {
                             refused = Some((words, Diagnostic::reply(host, reply)));
-                        } else if let Some(source) = way.source.as_ref().filter(|_| blocks(reply)) {
+                        } else if let Some(source) = way.from().filter(|_| blocks(reply)) {
                             let why = Diagnostic::reply(host, reply);
-                            is_blocked |= shared.rests.blocked(source, self.site.name(), why);
+                            is_blocked |= shared.egress.blocked(source, self.site.name(), why);
                         }
                     }
                     let why = match (&error, gave_up) {
@@ -362,7 +384,7 @@ impl<'a, Q: Queue, R: Resolver> Attempt<'a, '_, Q, R> {
             self.give_up(gave_up, &way.health(shared));
         }
         (self.refused, self.is_blocked) = (refused, is_blocked);
-        if self.note_blocks(way.source.as_ref())
+        if self.note_blocks(way.from())
             && let Some(client) = fresh.take()
         {
             client.quit().await;
@@ -378,36 +400,14 @@ impl<'a, Q: Queue, R: Resolver> Attempt<'a, '_, Q, R> {
         if let Some(client) = fresh {
             let demand = client.server().map(|target| found.servers.demand(target));
             let is_best = client.server().map(|target| target.preference) == best;
-            let (pulse, source, options) = (dialer.pulse, way.source.clone(), Arc::clone(&self.job.options));
-            let other = Connected { client, verified: way.guarded, demand, is_best, pulse, source, options };
+            let (pulse, seat, options) = (dialer.pulse, way.seat.clone(), Arc::clone(&self.job.options));
+            let other = Connected { client, verified: way.guarded, demand, is_best, pulse, seat, options };
             let other = if connection.is_none() || is_better { connection.replace(other) } else { Some(other) };
             if let Some(other) = other {
                 other.close().await;
             }
         }
         is_reached
-    }
-
-    /// Sets a source to rest if the site has refused a recipient since it blocks the address, and
-    /// there are other sources. Returns `true` if it has.
-    fn note_blocks(&mut self, source: Option<&Arc<Source>>) -> bool {
-        let has_others = |route: &Arc<Route>| route.sources.as_ref().is_some_and(SourcePool::has_others);
-        let Some(source) = source.filter(|_| self.site.leads().as_ref().is_ok_and(has_others)) else { return false };
-        let before = self.blocked.len();
-        for (index, course) in self.delivery.courses().iter().enumerate() {
-            if let Some(RecipientOutcome::Refused(reply, _)) = &course.outcome
-                && blocks_address(reply)
-                && !self.blocked.contains(&index)
-            {
-                if self.blocked.len() == before {
-                    let target = course.server.as_ref().and_then(|server| server.target.as_ref());
-                    let why = Diagnostic::reply(target.map_or("", |target| &*target.host), reply);
-                    self.crew.shared.rests.blocked(source, self.site.name(), why);
-                }
-                self.blocked.push(index);
-            }
-        }
-        self.blocked.len() > before
     }
 
     /// The work under way was given up, and its connection is closed.

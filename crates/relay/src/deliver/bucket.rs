@@ -1,4 +1,4 @@
-//! A token bucket, for the rates of [`SiteLimits`](crate::SiteLimits).
+//! A token bucket, for the rates of [`SiteLimits`](crate::SiteLimits) and of sources.
 
 use tokio::time::Instant;
 
@@ -25,6 +25,18 @@ impl Bucket {
             let full_at = bucket.as_ref().map_or(now, |known| known.full_at.min(now + rate.period()));
             Self { rate, full_at }
         });
+    }
+
+    /// Takes the rate over if it is another one.
+    pub(super) fn fit(bucket: &mut Option<Self>, rate: Option<Rate>, now: Instant) {
+        if bucket.as_ref().map(|known| known.rate) != rate {
+            Self::set(bucket, rate, now);
+        }
+    }
+
+    /// When it is full again: then it says nothing more.
+    pub(super) const fn full_at(&self) -> Instant {
+        self.full_at
     }
 
     /// When one more may be taken. `None`: now.

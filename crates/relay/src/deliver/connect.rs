@@ -11,6 +11,7 @@ use thiserror::Error;
 use tokio::io::{AsyncRead, AsyncWrite};
 
 use super::{
+    egress::Seat,
     flow::{GaveUp, Metered, Pulse, Wire},
     site::Unreachable,
 };
@@ -31,9 +32,16 @@ pub(super) struct Connected {
     pub(super) is_best: bool,
     pub(super) pulse: Arc<Pulse>,
     /// Where it comes from. `None`: the route has no sources.
-    pub(super) source: Option<Arc<Source>>,
+    pub(super) seat: Option<Arc<Seat>>,
     /// The options by which it was made. By others it is not used.
     pub(super) options: Arc<RelayOptions>,
+}
+
+impl Connected {
+    /// The source that it comes from.
+    pub(super) fn from(&self) -> Option<&Source> {
+        self.seat.as_ref().map(|seat| &*seat.source)
+    }
 }
 
 impl Keep for Connected {
@@ -54,8 +62,8 @@ pub(super) struct Way {
     pub(super) guarded: bool,
     /// Content goes by BDAT if the server offers CHUNKING.
     pub(super) chunking: bool,
-    /// Where the connections come from.
-    pub(super) source: Option<Arc<Source>>,
+    /// Where the connections come from. `None`: from wherever the system says.
+    pub(super) seat: Option<Arc<Seat>>,
     credentials: Option<Login>,
     protocol: Protocol,
     is_by_mx: bool,
@@ -75,22 +83,33 @@ impl Way {
         let is_by_mx = route.to == NextHop::Mx;
         let credentials = route.credentials.clone().filter(|_| !is_by_mx);
         let protocol = if is_by_mx { Protocol::Smtp } else { route.protocol };
-        Ok(Self { tls, guarded, chunking: route.chunking, source: None, credentials, protocol, is_by_mx })
+        Ok(Self { tls, guarded, chunking: route.chunking, seat: None, credentials, protocol, is_by_mx })
     }
 
     /// The options of connections in this way.
     pub(super) fn options<Q, R>(&self, shared: &Shared<Q, R>, own: &RelayOptions) -> Arc<ClientOptions> {
         let delivery = &own.delivery;
-        let hello = self.source.as_ref().and_then(|source| source.hello.as_ref());
+        let hello = self.from().and_then(|source| source.hello.as_ref());
         let mut options = ClientOptions::new(hello.unwrap_or(&own.host_name).clone().into());
         options.connect_timeout = delivery.connect_timeout;
         options.session.timeouts = delivery.timeouts.clone();
         options.session.chunking = self.chunking;
         options.protocol = self.protocol;
-        options.tls = self.tls.clone();
+        options.tls = self.shown(&self.tls);
         options.credentials = self.credentials.clone();
         options.health = self.health(shared);
         Arc::new(options)
+    }
+
+    /// The source of the connections.
+    pub(super) fn from(&self) -> Option<&Source> {
+        self.seat.as_ref().map(|seat| &*seat.source)
+    }
+
+    /// This TLS, with the certificate of the source.
+    pub(super) fn shown(&self, tls: &Tls) -> Tls {
+        let certificate = self.from().and_then(|source| source.certificate.as_ref());
+        certificate.map_or_else(|| tls.clone(), |certificate| tls.showing(certificate))
     }
 
     /// What is remembered of the servers of this way.

@@ -17,7 +17,7 @@ use tokio::time::{Instant, sleep};
 use super::{
     due::Offer,
     places::{Bounds, Places},
-    site::{Look, Site, Turn},
+    site::{Held, Look, Site, Turn},
     throttle::Signal,
 };
 use crate::{DeliveryOptions, NextHop, Route};
@@ -62,9 +62,9 @@ impl Run {
     /// What a worker does.
     async fn work(self: Arc<Self>, mut turn: Turn) {
         loop {
-            assert!(!matches!(turn.look(false), Look::Wait(_)));
+            assert!(!matches!(turn.look(Held::Nothing), Look::Wait(_)));
             let place = self.places.take(self.site.standing(), &self.site.share).await;
-            let Some(class) = turn.next(false) else {
+            let Some(class) = turn.next(Held::Nothing) else {
                 drop(place);
                 if turn.leave() {
                     return;

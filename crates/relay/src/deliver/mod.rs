@@ -42,6 +42,7 @@ mod crowd;
 mod defer;
 mod domains;
 mod due;
+mod egress;
 mod fit;
 mod flow;
 mod hand_over;
@@ -85,6 +86,7 @@ use tracing::warn;
 
 use crate::{RelayOptions, shared::Shared};
 use due::Offer;
+pub(crate) use egress::Egress;
 pub(crate) use hints::{Hint, Hints};
 use looks::{Looks, PAGE};
 use places::{Bounds, Places};
@@ -232,7 +234,8 @@ fn offer<Q: Queue, R: Resolver>(crew: &Arc<Crew<Q, R>>, class: DueClass, how: Of
     let delivery = &options.delivery;
     let make = |name, leads, hosts| {
         let shelf = Shelf::new(delivery.idle, crew.budget.clone());
-        Site::new(name, leads, hosts, delivery, shelf, crew.shared.health.clone()).in_room(&crew.room)
+        let site = Site::new(name, leads, hosts, delivery, shelf, crew.shared.health.clone());
+        site.in_room(&crew.room).sent_from(&crew.shared.egress)
     };
     let leads = match routing::find(crew, &options, (&class, how)) {
         Next::Site(leads) => leads,

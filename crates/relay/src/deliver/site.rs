@@ -3,6 +3,9 @@
 
 mod sizes;
 #[cfg(test)]
+mod source_tests;
+mod sources;
+#[cfg(test)]
 mod tests;
 mod turn;
 
@@ -18,12 +21,16 @@ use posthaste_server::wire::EnhancedCode;
 use tokio::time::Instant;
 
 use self::sizes::Sizes;
-pub(super) use self::turn::{Look, Turn};
+pub(super) use self::{
+    sources::Held,
+    turn::{Look, Turn},
+};
 use super::{
     caps::Caps,
     connect::Connected,
     domains::Hosts,
     due::{Added, Due, Offer},
+    egress::Egress,
     lookup::Found,
     places::{Share, Standing},
     room::Room,
@@ -74,6 +81,7 @@ pub(super) struct Site {
     health: Health,
     /// Its share of the places.
     pub(super) share: Arc<Share>,
+    egress: Arc<Egress>,
 }
 
 #[derive(Debug)]
@@ -102,6 +110,8 @@ struct State {
     doubtful: Option<Instant>,
     throttle: Throttle,
     caps: Caps,
+    /// Until when no source has room, as a delivery has found.
+    no_source: Option<Instant>,
     /// The worker that waits until a delivery may begin.
     waiter: Option<u64>,
 }
@@ -179,7 +189,7 @@ impl Site {
         let limits = limits(&leads, hosts.as_deref(), options);
         let state = Mutex::new(State::new(most(&limits, options), limits, Instant::now()));
         let (looking, share) = (tokio::sync::Mutex::default(), Arc::default());
-        Self { name, leads, hosts, state, shelf, looking, health, share }
+        Self { name, leads, hosts, state, shelf, looking, health, share, egress: Arc::default() }
     }
 
     /// Shares the room for due classes with other sites.
@@ -246,7 +256,7 @@ impl Site {
             }
         }
         // One worker waits for all.
-        if (state.waiter.is_some() || state.coming > 0) && self.waits_until(state, false).is_some() {
+        if (state.waiter.is_some() || state.coming > 0) && self.waits_until(state, Held::Nothing).is_some() {
             return None;
         }
         state.workers += 1;
@@ -257,18 +267,12 @@ impl Site {
     }
 
     /// When the next delivery of a worker may begin. `None`: now.
-    fn waits_until(&self, state: &mut State, is_connected: bool) -> Option<Instant> {
+    fn waits_until(&self, state: &mut State, held: Held<'_>) -> Option<Instant> {
         let now = Instant::now();
         if state.is_down(now) {
             return None;
         }
-        state.throttle.waits_until(now).max(state.caps.waits_until(self.connects(is_connected), now))
-    }
-
-    /// Returns `true` if the next delivery of a worker needs a new connection.
-    fn connects(&self, is_connected: bool) -> bool {
-        let has_hosts = self.leads.as_ref().is_ok_and(|route| matches!(route.to, NextHop::Mx | NextHop::Hosts(_)));
-        has_hosts && !is_connected && self.shelf.is_empty()
+        state.throttle.waits_until(now).max(self.limited_until(state, held, now))
     }
 
     /// A delivery to this number of recipients begins.
@@ -333,7 +337,7 @@ impl Site {
         state.throttle.set_most(most);
         state.caps.set(limits, Instant::now());
         state.due.clear();
-        (state.found, state.down) = (None, None);
+        (state.found, state.down, state.no_source) = (None, None, None);
     }
 
     /// Marks the site as unreachable: all its other due deliveries are deferred for the same
@@ -411,10 +415,8 @@ impl Site {
             resting,
             rate: state.throttle.rate(),
             limits: state.caps.limits().clone(),
-            limited: state
-                .caps
-                .waits_until(self.connects(false), now)
-                .map(|until| until.saturating_duration_since(now)),
+            limited: self.limited_until(&state, Held::Nothing, now).map(|until| until.saturating_duration_since(now)),
+            sources: self.source_states(&state, now),
             due: state.due.len(),
         }
     }
@@ -459,6 +461,7 @@ impl State {
             doubtful: None,
             throttle: Throttle::new(most, now),
             caps: Caps::new(limits, now),
+            no_source: None,
             waiter: None,
         }
     }

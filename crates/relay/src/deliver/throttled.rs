@@ -17,7 +17,7 @@ use posthaste_queue::{DueClass, Owner, Priority, RoutingKey};
 use tokio::time::{Instant, sleep, sleep_until};
 
 use super::{
-    site::{Look, Site, Turn},
+    site::{Held, Look, Site, Turn},
     throttle::Signal,
     words::{Cause, Words},
 };
@@ -151,11 +151,11 @@ impl Run {
     /// What a worker does.
     async fn work(self: Arc<Self>, mut turn: Turn) {
         while !self.has_ended.load(Relaxed) {
-            if let Look::Wait(until) = turn.look(false) {
+            if let Look::Wait(until) = turn.look(Held::Nothing) {
                 sleep_until(until).await;
                 continue;
             }
-            if turn.next(false).is_none() {
+            if turn.next(Held::Nothing).is_none() {
                 if turn.leave() {
                     return;
                 }

@@ -24,7 +24,7 @@ use super::{
     places::{Place, Places, Standing},
     room::Room,
     routing::Routing,
-    site::{ASKED_NOW, Look, Site, Turn, Unreachable},
+    site::{ASKED_NOW, Held, Look, Site, Turn, Unreachable},
     sites::Sites,
     write_back::set_aside,
 };
@@ -71,7 +71,7 @@ pub(super) fn hire<Q: Queue, R: Resolver>(crew: &Arc<Crew<Q, R>>, turn: Turn) {
 /// may be thousands of them.
 async fn engage<Q: Queue, R: Resolver>(crew: Arc<Crew<Q, R>>, mut turn: Turn) {
     loop {
-        match turn.look(false) {
+        match turn.look(Held::Nothing) {
             Look::Prepare => break,
             Look::Wait(until) => tokio::select! {
                 () = tokio::time::sleep_until(until) => {}
@@ -125,7 +125,7 @@ async fn work<Q: Queue, R: Resolver>(crew: Arc<Crew<Q, R>>, mut turn: Turn, plac
     let mut connection = None;
     while !crew.drain.is_cancelled() && !crew.shared.overload.pauses() {
         if !is_prepared {
-            match turn.look(connection.is_some()) {
+            match turn.look(Held::of(connection.as_ref())) {
                 Look::Prepare => tokio::select! {
                     () = prepare(&crew, turn.site(), connection.is_some(), &mut place) => {}
                     () = crew.drain.cancelled() => break,
@@ -141,7 +141,7 @@ async fn work<Q: Queue, R: Resolver>(crew: Arc<Crew<Q, R>>, mut turn: Turn, plac
         }
         is_prepared = false;
         let options = crew.shared.options();
-        let Some(class) = turn.next(connection.is_some()) else {
+        let Some(class) = turn.next(Held::of(connection.as_ref())) else {
             // It is kept, or closed, before the worker leaves: so the next hop never sees more
             // connections than the limit.
             place = None;

@@ -37,6 +37,8 @@ mod rules;
 #[cfg(feature = "dkim")]
 mod signatures;
 mod silence;
+mod source_certificates;
+mod source_limits;
 mod sources;
 mod strangers;
 mod submission;

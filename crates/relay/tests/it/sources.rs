@@ -2,117 +2,14 @@
 
 use std::{
     collections::BTreeSet,
-    sync::{Arc, Mutex},
     time::{Duration, SystemTime},
 };
 
-use posthaste_relay::{DomainPattern, Route, RouteTable, Source, SourcePool, WarmUp};
-use posthaste_server::{
-    Accepted, Body, Context, Envelope, Handler, Listener, Refusal, Server, Service, accepted, refusal,
-    session::ServerSettings,
-    wire::{Mail, Rcpt},
-};
+use posthaste_relay::{DomainPattern, RouteTable, WarmUp};
 
-use crate::support::{options, start};
+use crate::support::{Exchange, Noting, options, source, start, through};
 
 const CONTENT: &[u8] = b"Subject: x\r\n\r\nbody\r\n";
-
-/// When a next hop answers.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Exchange {
-    Mail,
-    Rcpt,
-    Body,
-}
-
-/// A next hop that notes from where each message came, under which name, and to whom it went.
-#[derive(Debug, Clone, Default)]
-struct Noting {
-    taken: Arc<Mutex<Vec<(String, String, String)>>>,
-    /// The address that it blocks.
-    blocks: Option<&'static str>,
-    /// When it does so. `None`: at the connection.
-    at: Option<Exchange>,
-}
-
-impl Noting {
-    async fn start(blocks: Option<&'static str>) -> (Self, u16) {
-        Self::start_at(blocks, None).await
-    }
-
-    async fn start_at(blocks: Option<&'static str>, at: Option<Exchange>) -> (Self, u16) {
-        let noting = Self { blocks, at, ..Self::default() };
-        let settings = ServerSettings::new("hop.test".parse().unwrap());
-        let listener = Listener::bind("127.0.0.1:0", settings).await.unwrap();
-        let port = listener.local_address().unwrap().port();
-        tokio::spawn(Server::new(noting.clone()).listen(listener).serve());
-        (noting, port)
-    }
-
-    fn taken(&self) -> Vec<(String, String, String)> {
-        self.taken.lock().unwrap().clone()
-    }
-}
-
-fn address(cx: &Context) -> String {
-    let address = cx.peer.address.to_string();
-    address.rsplit_once(':').map_or(address.clone(), |(host, _)| host.to_owned())
-}
-
-impl Service for Noting {
-    type Handler = Self;
-
-    async fn connect(&self, cx: &Context) -> Result<Self, Refusal> {
-        match self.blocks {
-            Some(blocked) if address(cx) == blocked && self.at.is_none() => {
-                Err(refusal!("554 5.7.1 Your address is blocked"))
-            }
-            _ => Ok(self.clone()),
-        }
-    }
-}
-
-impl Noting {
-    fn check(&self, cx: &Context, at: Exchange) -> Result<(), Refusal> {
-        match self.blocks {
-            Some(blocked) if self.at == Some(at) && address(cx) == blocked => {
-                Err(refusal!("554 5.7.1 Client host [{}] blocked using bl.test", blocked))
-            }
-            _ => Ok(()),
-        }
-    }
-}
-
-impl Handler for Noting {
-    async fn mail(&mut self, cx: &Context, _: &Mail) -> Result<(), Refusal> {
-        self.check(cx, Exchange::Mail)
-    }
-
-    async fn rcpt(&mut self, cx: &Context, _: &Rcpt) -> Result<(), Refusal> {
-        self.check(cx, Exchange::Rcpt)
-    }
-
-    async fn message(&mut self, cx: &Context, envelope: Envelope, mut body: Body<'_>) -> Result<Accepted, Refusal> {
-        while body.next().await?.is_some() {}
-        self.check(cx, Exchange::Body)?;
-        let to = envelope.recipients[0].forward_path.to_string();
-        self.taken.lock().unwrap().push((address(cx), cx.peer.hello_text(), to));
-        Ok(accepted!("250 2.0.0 Taken"))
-    }
-}
-
-fn source(name: &str, last: u8) -> Source {
-    let mut source = Source::new(name);
-    source.v4 = Some([127, 0, 0, last].into());
-    source.hello = Some(format!("{name}.test").parse().unwrap());
-    source
-}
-
-fn through(port: u16, sources: impl IntoIterator<Item = (Source, u16)>) -> Route {
-    let mut route = Route::hosts([("[127.0.0.1]", port)]);
-    route.sources = Some(SourcePool::new(sources));
-    route
-}
 
 #[tokio::test]
 async fn the_next_hop_sees_the_address_and_the_name_and_no_connection_serves_another_pool() {
@@ -205,9 +102,11 @@ async fn mail_waits_while_its_only_source_is_blocked_or_not_of_this_machine() {
     foreign.v4 = Some([192, 0, 2, 1].into());
     let mut of_the_other_family = source("v6", 0);
     (of_the_other_family.v4, of_the_other_family.v6) = (None, Some(std::net::Ipv6Addr::UNSPECIFIED));
-    for (source, why) in
-        [(source("first", 2), "blocked"), (foreign, "192.0.2.1"), (of_the_other_family, "no address of the family")]
-    {
+    for (source, why) in [
+        (source("first", 2), "blocked"),
+        (foreign, "192.0.2.1"),
+        (of_the_other_family, "source v6 has no IPv4 address"),
+    ] {
         let mut options = options(&[]);
         options.routes = RouteTable::all(through(port, [(source, 1)]));
         let relay = start(options);

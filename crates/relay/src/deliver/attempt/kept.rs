@@ -1,11 +1,7 @@
 //! The connection that the last message left behind: whether this one may take it, and what comes
 //! of that.
 
-use std::{
-    pin::pin,
-    sync::Arc,
-    time::{Duration, SystemTime},
-};
+use std::{pin::pin, sync::Arc, time::Duration};
 
 use posthaste_client::{
     Client, RecipientOutcome, Resolver, Server, Target,
@@ -21,7 +17,7 @@ use super::super::{
     throttle::Signal,
 };
 use super::{Attempt, signal};
-use crate::{NextHop, Source};
+use crate::NextHop;
 
 impl<Q: Queue, R: Resolver> Attempt<'_, '_, Q, R> {
     /// Returns `true` if no server has said anything of the message.
@@ -39,22 +35,30 @@ impl<Q: Queue, R: Resolver> Attempt<'_, '_, Q, R> {
             kept.close().await;
             return None;
         }
-        let Connected { client, verified, demand, is_best, pulse, source, options } = self.suiting(kept).await?;
-        let is_worse = !self.is_best(&client, is_best) && self.returns(&client);
-        let may_send = |source: &Arc<Source>| self.crew.shared.ledger.take(source, SystemTime::now());
-        if is_worse || !source.as_ref().is_none_or(may_send) {
-            client.quit().await;
+        let kept = self.suiting(kept).await?;
+        if !self.is_best(&kept.client, kept.is_best) && self.returns(&kept.client) {
+            kept.close().await;
             return None;
         }
+        if !kept.from().is_none_or(|source| self.takes(source)) {
+            // Another worker was faster.
+            self.put_back(kept, true).await;
+            return None;
+        }
+        let Connected { client, verified, demand, is_best, pulse, seat, options } = kept;
+        let source = seat.as_ref().map(|seat| &*seat.source);
         self.site.mark_up();
         let server = client.server().map(|target| target.server.clone());
         let mut client = Some(client);
         let mut letter = Letter::new(&self.crew.shared, self.site, self.job, &pulse, verified);
         let passed = self.flow.run(&pulse, pin!(self.delivery.over(&mut client, &mut letter))).await;
-        if self.note_blocks(source.as_ref())
+        if self.note_blocks(source)
             && let Some(client) = client.take()
         {
             client.quit().await;
+        }
+        if let Some(source) = source.filter(|_| self.is_untouched()) {
+            self.crew.shared.egress.give_back(source, self.site.name());
         }
         match passed {
             // A new connection would get the same answer.
@@ -63,7 +67,7 @@ impl<Q: Queue, R: Resolver> Attempt<'_, '_, Q, R> {
             Ok(Passed::Broken(_)) => server,
             Ok(Passed::Through) => {
                 *connection =
-                    client.map(|client| Connected { client, verified, demand, is_best, pulse, source, options });
+                    client.map(|client| Connected { client, verified, demand, is_best, pulse, seat, options });
                 server
             }
             Err(gave_up) => {
@@ -83,18 +87,28 @@ impl<Q: Queue, R: Resolver> Attempt<'_, '_, Q, R> {
             let is_as_asked = demands
                 .as_ref()
                 .is_none_or(|demands| connected.demand.as_ref().is_some_and(|demand| demands.contains(demand)));
-            is_as_asked && (connected.verified || !needs_guard) && Arc::ptr_eq(&connected.options, &self.job.options)
+            is_as_asked
+                && (connected.verified || !needs_guard)
+                && Arc::ptr_eq(&connected.options, &self.job.options)
+                && connected.from().is_none_or(|source| self.may_send(source))
         };
         if suits(&kept) {
             return Some(kept);
         }
         let other = self.site.shelf.take_if(suits);
-        let has_room = other.is_some() || self.site.has_room_on_shelf();
+        self.put_back(kept, other.is_none()).await;
+        other
+    }
+
+    /// Keeps a connection for other mail, or closes it if there is no room for it beside the one
+    /// that this message takes. If that is to be a new one and none may be made, it is closed too:
+    /// with it on the shelf, the message would be tried again at once.
+    async fn put_back(&self, kept: Connected, needs_new: bool) {
+        let has_room = !needs_new || (self.flow.may_dial() && self.site.has_room_on_shelf());
         let left = if has_room { self.site.shelf.keep(kept) } else { Some(kept) };
         if let Some(left) = left {
             left.close().await;
         }
-        other
     }
 
     /// Returns `true` if the domain prefers no host to that of a connection. `is_best`: no host of

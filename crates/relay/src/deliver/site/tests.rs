@@ -25,7 +25,7 @@ fn site_by(options: &DeliveryOptions, shelf: Shelf<Connected>) -> Arc<Site> {
 }
 
 fn claims(turn: &mut Turn, name: &str) -> bool {
-    turn.next(false) == Some(class(name))
+    turn.next(Held::Nothing) == Some(class(name))
 }
 
 #[test]
@@ -36,7 +36,7 @@ fn a_class_offered_while_a_claim_runs_is_not_lost() {
     assert!(site.offer(class("a")).is_none(), "there is no room for another worker");
     // The claim found no delivery, and the offer came after it.
     assert!(claims(&mut turn, "a"));
-    assert!(turn.next(false).is_none() && turn.leave());
+    assert!(turn.next(Held::Nothing).is_none() && turn.leave());
     assert_eq!(site.worth(), Worth::Nothing);
 }
 
@@ -51,7 +51,7 @@ fn a_class_is_due_once_and_classes_come_in_turn() {
     assert!(site.offer(class("a")).is_none());
     assert!(claims(&mut turn, "b"));
     assert!(claims(&mut turn, "a"));
-    assert!(turn.next(false).is_none() && turn.leave());
+    assert!(turn.next(Held::Nothing).is_none() && turn.leave());
 }
 
 /// The queue names a due class again and again until it is claimed.
@@ -115,17 +115,17 @@ async fn one_worker_waits_for_the_end_of_a_rest_and_the_others_leave() {
     assert_eq!(refuse(&site), Then::GiveBack);
     drop(site.offer(class("a")));
     let [first, second, third] = &mut turns[..] else { panic!() };
-    let Look::Wait(until) = first.look(false) else { panic!("the first that asks waits") };
+    let Look::Wait(until) = first.look(Held::Nothing) else { panic!("the first that asks waits") };
     assert!(until >= Instant::now() + Duration::from_secs(60));
     for other in [second, third] {
-        assert_eq!(other.look(false), Look::Leave);
-        assert!(other.next(false).is_none() && other.leave());
+        assert_eq!(other.look(Held::Nothing), Look::Leave);
+        assert!(other.next(Held::Nothing).is_none() && other.leave());
     }
     assert!(site.offer(class("d")).is_none(), "one waits for all");
     assert_eq!(site.what_is_known().open, 0);
     tokio::time::sleep_until(until).await;
-    assert_eq!(first.look(false), Look::Prepare);
-    assert!(first.next(false).is_some());
+    assert_eq!(first.look(Held::Nothing), Look::Prepare);
+    assert!(first.next(Held::Nothing).is_some());
     assert!(site.offer(class("e")).is_none(), "there is one probe");
     site.end(Signal::Took, Instant::now(), true);
     assert!(site.offer(class("f")).is_some());
@@ -136,10 +136,10 @@ async fn a_worker_that_is_dropped_as_it_waits_leaves_its_wait_to_another() {
     let site = site(1);
     let mut turn = site.offer(class("a")).unwrap();
     refuse(&site);
-    assert!(matches!(turn.look(false), Look::Wait(_)));
+    assert!(matches!(turn.look(Held::Nothing), Look::Wait(_)));
     drop(turn);
     let mut turn = site.offer(class("a")).unwrap();
-    assert!(matches!(turn.look(false), Look::Wait(_)));
+    assert!(matches!(turn.look(Held::Nothing), Look::Wait(_)));
     assert_eq!((site.what_is_known().due, site.what_is_known().open), (1, 0));
 }
 
@@ -158,10 +158,10 @@ async fn a_site_that_is_down_defers_its_mail_as_it_rests() {
         assert!(site.offer(class(name)).is_none(), "one worker is enough");
     }
     for name in ["a", "b", "c"] {
-        assert_eq!(turn.look(false), Look::Prepare);
+        assert_eq!(turn.look(Held::Nothing), Look::Prepare);
         assert!(claims(&mut turn, name));
     }
-    assert!(turn.next(false).is_none() && turn.leave());
+    assert!(turn.next(Held::Nothing).is_none() && turn.leave());
 }
 
 /// A worker with a connection goes on while the others wait for the time of the next one.
@@ -175,23 +175,23 @@ async fn new_connections_come_at_their_rate() {
     let site = Arc::new(Site::new("site".to_owned(), leads, None, &options, shelf, Health::default()));
     let mut turns: Vec<_> = ["a", "b", "c", "d"].iter().filter_map(|name| site.offer(class(name))).collect();
     let [first, second, third, fourth] = &mut turns[..] else { panic!("{turns:?}") };
-    assert!(first.next(false).is_some() && second.next(false).is_some());
+    assert!(first.next(Held::Nothing).is_some() && second.next(Held::Nothing).is_some());
     // One found a connection after all, so the third may make one.
     first.dials();
     drop(site.offer(class("b")));
-    assert!(second.next(true).is_some());
-    assert_eq!(third.look(false), Look::Prepare);
-    assert!(third.next(false).is_some());
+    assert!(second.next(Held::Connection(None)).is_some());
+    assert_eq!(third.look(Held::Nothing), Look::Prepare);
+    assert!(third.next(Held::Nothing).is_some());
     third.dials();
     drop(site.offer(class("a")));
-    let Look::Wait(until) = fourth.look(false) else { panic!("none is left") };
+    let Look::Wait(until) = fourth.look(Held::Nothing) else { panic!("none is left") };
     assert_eq!(until - Instant::now(), Duration::from_secs(30));
-    assert_eq!(first.look(true), Look::Prepare);
-    assert!(first.next(true).is_some());
+    assert_eq!(first.look(Held::Connection(None)), Look::Prepare);
+    assert!(first.next(Held::Connection(None)).is_some());
     drop(site.offer(class("a")));
     tokio::time::sleep_until(until).await;
-    assert_eq!(fourth.look(false), Look::Prepare);
-    assert!(fourth.next(false).is_some());
+    assert_eq!(fourth.look(Held::Nothing), Look::Prepare);
+    assert!(fourth.next(Held::Nothing).is_some());
 }
 
 #[tokio::test(start_paused = true)]
@@ -205,7 +205,7 @@ async fn messages_come_at_their_rate() {
     let mut turn = site.offer(class("a")).unwrap();
     let (begun, mut counts) = (Instant::now(), [0; 5]);
     loop {
-        if let Look::Wait(until) = turn.look(true) {
+        if let Look::Wait(until) = turn.look(Held::Connection(None)) {
             tokio::time::sleep_until(until).await;
             continue;
         }
@@ -237,7 +237,7 @@ fn no_class_is_left_without_a_worker_when_the_last_one_leaves() {
         let work = Arc::clone(&work);
         std::thread::spawn(move || {
             loop {
-                let Some(found) = turn.next(false) else {
+                let Some(found) = turn.next(Held::Nothing) else {
                     match turn.leave() {
                         true => break,
                         false => continue,

@@ -13,7 +13,7 @@ use posthaste_client::{Health, Server, Stage};
 use posthaste_queue::DueClass;
 use tokio::time::Instant;
 
-use super::{Silent, Site, State};
+use super::{Held, Silent, Site, State};
 use crate::rank::Rank;
 
 /// The right to be a worker of a site; dropped when the worker leaves.
@@ -25,6 +25,8 @@ pub(in crate::deliver) struct Turn {
     left: bool,
     /// A connection that it will make is counted in the limits.
     may_connect: AtomicBool,
+    /// When it looks again that waits for a source.
+    wake: Option<Instant>,
 }
 
 /// What a worker does before it claims.
@@ -40,7 +42,8 @@ pub(in crate::deliver) enum Look {
 
 impl Turn {
     pub(super) fn new(site: &Arc<Site>, number: u64) -> Self {
-        Self { site: Arc::clone(site), number, has_come: false, left: false, may_connect: AtomicBool::new(false) }
+        let (site, may_connect) = (Arc::clone(site), AtomicBool::new(false));
+        Self { site, number, has_come: false, left: false, may_connect, wake: None }
     }
 
     pub(in crate::deliver) const fn site(&self) -> &Arc<Site> {
@@ -48,7 +51,7 @@ impl Turn {
     }
 
     /// What is to be done before a delivery is claimed.
-    pub(in crate::deliver) fn look(&mut self, is_connected: bool) -> Look {
+    pub(in crate::deliver) fn look(&mut self, held: Held<'_>) -> Look {
         let mut state = self.site.state();
         if state.waiter == Some(self.number) {
             state.waiter = None;
@@ -57,8 +60,12 @@ impl Turn {
         if !state.has_turn() {
             return Look::Leave;
         }
-        let is_connected = is_connected || self.may_connect.load(Relaxed);
-        match self.site.waits_until(&mut state, is_connected) {
+        let held = match held {
+            // It may make one.
+            Held::Nothing if self.may_connect.load(Relaxed) => Held::Connection(None),
+            held => held,
+        };
+        match self.site.waits_until(&mut state, held) {
             None => Look::Prepare,
             Some(_) if state.waiter.is_some() => Look::Leave,
             Some(until) => {
@@ -66,7 +73,9 @@ impl Turn {
                 if !std::mem::replace(&mut self.has_come, true) {
                     state.coming = state.coming.saturating_sub(1);
                 }
-                Look::Wait(until)
+                let now = Instant::now();
+                self.wake = self.wake.filter(|wake| now < *wake).or_else(|| self.site.wakes_at(&state, now));
+                Look::Wait(self.wake.map_or(until, |wake| wake.max(until)))
             }
         }
     }
@@ -74,7 +83,7 @@ impl Turn {
     /// The next class to claim from. If there was a delivery, put the class back with
     /// [`Site::offer`]; if not, call [`found_none`](Self::found_none). `None`: no class has a turn, or
     /// its delivery must wait. Put the connection on the shelf, then call [`leave`](Self::leave).
-    pub(in crate::deliver) fn next(&mut self, is_connected: bool) -> Option<DueClass> {
+    pub(in crate::deliver) fn next(&mut self, held: Held<'_>) -> Option<DueClass> {
         let mut state = self.site.state();
         if !std::mem::replace(&mut self.has_come, true) {
             state.coming = state.coming.saturating_sub(1);
@@ -84,7 +93,7 @@ impl Turn {
         state.sizes.end(self.number);
         // What was counted and not made counts again.
         self.gives_back(&mut state);
-        if self.site.has_too_many(&mut state) || self.site.waits_until(&mut state, is_connected).is_some() {
+        if self.site.has_too_many(&mut state) || self.site.waits_until(&mut state, held).is_some() {
             return None;
         }
         let may_be_large = state.may_be_large();
@@ -92,7 +101,7 @@ impl Turn {
         state.sizes.begin(self.number, Rank::read(class.priority).size, now);
         state.throttle.begin(now);
         state.caps.begin(now);
-        if self.site.connects(is_connected) {
+        if self.site.connects(&state, held, now) {
             self.may_connect.store(state.caps.connect(now), Relaxed);
         }
         Some(class)
@@ -167,7 +176,7 @@ impl Turn {
     /// Returns `true` if it has left.
     pub(in crate::deliver) fn leave(&mut self) -> bool {
         let mut state = self.site.state();
-        let is_idle = state.waiter.is_some() && self.site.waits_until(&mut state, false).is_some();
+        let is_idle = state.waiter.is_some() && self.site.waits_until(&mut state, Held::Nothing).is_some();
         if is_idle || !state.has_turn() || self.site.has_too_many(&mut state) {
             if !std::mem::replace(&mut self.has_come, true) {
                 state.coming = state.coming.saturating_sub(1);

@@ -2,6 +2,7 @@
 
 mod client;
 mod hop;
+mod noting;
 
 use std::{
     net::IpAddr,
@@ -18,6 +19,7 @@ use tokio_util::sync::CancellationToken;
 
 pub(crate) use client::Client;
 pub(crate) use hop::{Behavior, Hop, Taken, offering};
+pub(crate) use noting::{Exchange, Noting, source, through};
 
 /// A bound for what must happen: the largest body takes ten seconds of a processor in a debug
 /// build.
