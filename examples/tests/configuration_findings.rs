@@ -65,6 +65,78 @@ const FOUND: &[(&str, &[&str])] = &[
         &["8 W sources: this route makes no connection", "12 E name: a source before is called `a`"],
     ),
     ("@to_mx\nsources = [\"a 0\"]", &["8 E sources: `0` is no weight from 1 to 1000"]),
+    // Their limits.
+    (
+        "@to_mx\nsources = [\"a\"]\n[[source]]\nname = \"a\"\nmessages = \"9/1h\"\n[[site]]\nhosts = [\"mx.test\"]\nper_source = { connections = 20, messages = \"9/1m\" }",
+        &[],
+    ),
+    (
+        "@to_mx\nsources = [\"a\"]\n[[source]]\nname = \"a\"\nmessages = 9\n[[site]]\nhosts = [\"mx.test\"]\nper_source = { connections = 0, messages = \"9\", connects = 3 }",
+        &[
+            "11 E messages: it is a number",
+            "14 E connections: 0 is not enough; write a number from 1 to 65535",
+            "14 E messages: `9` has no `/`",
+            "14 E connects: connections, messages",
+        ],
+    ),
+    (
+        "[[site]]\nhosts = [\"mx.test\"]\nper_source = {}",
+        &["7 W per_source: it limits nothing", "7 W per_source: no route has sources"],
+    ),
+    (
+        "@to_mx\nsources = [\"a\"]\n[[source]]\nname = \"a\"\n[[site]]\nhosts = [\"mx.test\"]\nconnections = 5\nper_source = { connections = 6 }\n[[site]]\nhosts = [\"*\"]\nper_source = { connections = 21 }",
+        &[
+            "14 W connections: 6 are more than all sources together may have there, 5; raise `connections`",
+            "17 W connections: 21 are more than all sources together may have there, 20; raise `connections`",
+        ],
+    ),
+    // Their certificates.
+    ("@to_mx\nsources = [\"a\"]\n[[source]]\nname = \"a\"\ncertificate = \"cert.pem\"\nkey = \"key.pem\"", &[]),
+    (
+        "@to_mx\nsources = [\"a\"]\n[[source]]\nname = \"a\"\ncertificate = \"cert.pem\"\nkey = \"other.key\"",
+        &["12 E key: other.key does not fit the certificate in"],
+    ),
+    (
+        "@to_mx\nsources = [\"a\"]\n[[source]]\nname = \"a\"\ncertificate = \"none.pem\"\nkey = \"none.key\"",
+        &["11 E certificate: cannot read none.pem", "12 E key: cannot read none.key"],
+    ),
+    (
+        "@to_mx\nsources = [\"a\"]\n[[source]]\nname = \"a\"\ncertificate = \"key.pem\"\nkey = \"cert.pem\"",
+        &[
+            "11 E certificate: key.pem has no certificate in it",
+            "12 E key: cert.pem has no private key in it",
+            "12 W key: every user",
+        ],
+    ),
+    (
+        "@to_mx\nsources = [\"a\"]\n[[source]]\nname = \"a\"\ncertificate = \"open.pem\"\nkey = \"open.key\"",
+        &["12 W key: every user of this host"],
+    ),
+    (
+        "@to_mx\nsources = [\"a\"]\n[[source]]\nname = \"a\"\ncertificate = \"expired.pem\"\nkey = \"expired.key\"",
+        &["11 W certificate: has expired, and next hops that verify certificates will refuse it"],
+    ),
+    (
+        "@to_mx\nsources = [\"a\"]\n[[source]]\nname = \"a\"\ncertificate = \"cert.pem\"",
+        &["9 E key: it is missing; write the name of a PEM file"],
+    ),
+    (
+        "@to_mx\nsources = [\"a\"]\ntls = \"off\"\n[[source]]\nname = \"a\"\ncertificate = \"cert.pem\"\nkey = \"key.pem\"",
+        &["12 W certificate: its routes have no TLS, and it has no effect"],
+    ),
+    // Hosts of a family that they do not have.
+    (
+        "[[route]]\ndomains = [\"*\"]\nto = [\"[2001:db8::1]:25\", \"192.0.2.1:25\", \"hop.test:25\"]\nsources = [\"a\", \"b\"]\n[[source]]\nname = \"a\"\naddresses = [\"127.0.0.2\"]\n[[source]]\nname = \"b\"\naddresses = [\"127.0.0.3\"]",
+        &["7 W to: no source of this route has an IPv6 address, so nothing reaches 2001:db8::1; give one of them"],
+    ),
+    (
+        "[[route]]\ndomains = [\"*\"]\nto = [\"[2001:db8::1]:25\", \"192.0.2.1:25\"]\nsources = [\"a\", \"b\"]\n[[source]]\nname = \"a\"\naddresses = [\"127.0.0.2\"]\n[[source]]\nname = \"b\"",
+        &[],
+    ),
+    (
+        "[[route]]\ndomains = [\"*\"]\nto = \"lmtp:192.0.2.1:24\"\nsources = [\"a\"]\n[[source]]\nname = \"a\"\naddresses = [\"::1\"]",
+        &["7 W to: no source of this route has an IPv4 address"],
+    ),
     // The own name.
     ("hostname = \"not a name\"", &["5 E hostname: not a name"]),
     ("hostname = \"localhost\"", &["5 W hostname: every host calls itself"]),

@@ -38,7 +38,7 @@ pub(crate) struct ServerCertificates {
 
 /// A certificate with those of its issuers, as a file has it.
 #[derive(Debug)]
-struct Chain {
+pub(super) struct Chain {
     file: PathBuf,
     certificates: Vec<CertificateDer<'static>>,
 }
@@ -64,7 +64,7 @@ pub(super) fn read(
         });
         let has_chain = chain.is_some();
         if let Some(chain) = chain {
-            if let Some(doubt) = chain.doubt() {
+            if let Some(doubt) = chain.doubt("clients") {
                 findings.warn(certificate.place, doubt);
             }
             chains.push(chain);
@@ -117,7 +117,7 @@ impl ServerCertificates {
 }
 
 impl Chain {
-    fn of(file: &Path, pem: &Pem) -> Result<Self, TlsError> {
+    pub(super) fn of(file: &Path, pem: &Pem) -> Result<Self, TlsError> {
         Ok(Self { file: file.to_owned(), certificates: pem.certificates()? })
     }
 
@@ -147,14 +147,15 @@ impl Chain {
         [date(0), date(YEAR_10000)]
     }
 
-    /// What is wrong with it at this time, although it can be used, and the remedy.
-    fn doubt(&self) -> Option<String> {
+    /// What is wrong with it at this time, although it can be used, and the remedy. `peers` are
+    /// shown it.
+    pub(super) fn doubt(&self, peers: &str) -> Option<String> {
         let problem = match self.verify(UnixTime::now())? {
             CertificateError::Expired | CertificateError::ExpiredContext { .. } => "has expired",
             CertificateError::NotValidYet | CertificateError::NotValidYetContext { .. } => "is not valid yet",
             _ => return None,
         };
-        let text = format!("{} {problem}, and clients that verify certificates will refuse it", self.file.display());
+        let text = format!("{} {problem}, and {peers} that verify certificates will refuse it", self.file.display());
         Some(format!("{text}; get another, and see that this host's clock is right"))
     }
 
@@ -175,7 +176,7 @@ impl Chain {
 
 /// Does what the library would log of the dates of certificates: here they are findings, with their
 /// places.
-fn quietly<T>(make: impl FnOnce() -> T) -> T {
+pub(super) fn quietly<T>(make: impl FnOnce() -> T) -> T {
     with_default(NoSubscriber::new(), make)
 }
 

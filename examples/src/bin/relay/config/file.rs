@@ -208,7 +208,9 @@ impl File {
                 Route::read(table, folder, findings)
             }),
             sites: each(file.tables("site", findings), findings, Site::read),
-            sources: each(file.tables("source", findings), findings, Source::read),
+            sources: each(file.tables("source", findings), findings, |table, findings| {
+                Source::read(table, folder, findings)
+            }),
             dkim: each(file.tables("dkim", findings), findings, DkimKey::read),
             submission: file
                 .table("submission", findings)

@@ -1,7 +1,7 @@
 //! Routes: where mail goes to, how it is secured, and who the relay logs in as. From the file to
 //! what the relay takes.
 
-use std::{path::Path, sync::Arc};
+use std::{net::IpAddr, path::Path, sync::Arc};
 
 use posthaste::client::{Identity, Tls};
 use posthaste::relay::{DomainPattern, HostGroup, MailboxPattern, NextHop, RecipientTable, RouteTable, WeightedHost};
@@ -253,12 +253,19 @@ pub(super) fn logins(file: &File) -> Vec<RouteLogin> {
 
 /// Returns `true` for a host, by its name or its literal, that can only be this one.
 pub(super) fn is_loopback(host: &str) -> bool {
-    let literal = Domain::parse(host).ok().and_then(|domain| match domain.address_literal() {
-        Some(AddressLiteral::Ip(address)) => Some(address.to_canonical()),
-        _ => None,
-    });
     let name = host.to_ascii_lowercase();
-    literal.map_or_else(|| name == "localhost" || name.ends_with(".localhost"), |address| address.is_loopback())
+    literal(host).map_or_else(
+        || name == "localhost" || name.ends_with(".localhost"),
+        |address| address.to_canonical().is_loopback(),
+    )
+}
+
+/// The address of a host that is a literal.
+pub(super) fn literal(host: &str) -> Option<IpAddr> {
+    match Domain::parse(host).ok()?.address_literal() {
+        Some(AddressLiteral::Ip(address)) => Some(address),
+        _ => None,
+    }
 }
 
 /// What the routes are, in order, for people.

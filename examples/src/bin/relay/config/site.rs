@@ -2,7 +2,7 @@
 
 use std::{collections::HashMap, net::IpAddr};
 
-use posthaste::relay::{DomainPattern, Rate, SiteLimitTable, SiteLimits};
+use posthaste::relay::{DomainPattern, Rate, SiteLimitTable, SiteLimits, SourceLimits};
 
 use super::{
     file::File,
@@ -20,6 +20,15 @@ pub(super) struct Site {
     connects: Option<At<Rate>>,
     messages: Option<At<Rate>>,
     recipients: Option<At<Rate>>,
+    per_source: Option<PerSource>,
+}
+
+/// What each source may send there. `None`: missing or wrong.
+#[derive(Debug)]
+struct PerSource {
+    place: Place,
+    connections: Option<At<u16>>,
+    messages: Option<At<Rate>>,
 }
 
 /// A pattern, or an address as routes have it.
@@ -34,7 +43,8 @@ fn host(text: &str) -> Read<DomainPattern> {
 impl Site {
     pub(super) fn read(mut table: Table<'_>, findings: &mut Findings) -> Self {
         let place = table.place();
-        let has_limit = ["connections", "connects", "messages", "recipients"].iter().any(|key| table.has(key));
+        let keys = ["connections", "connects", "messages", "recipients", "per_source"];
+        let has_limit = keys.iter().any(|key| table.has(key));
         let read = Self {
             place,
             hosts: table.full_list("hosts", true, findings, |value| host(values::text(value)?)),
@@ -42,10 +52,12 @@ impl Site {
             connects: table.take("connects", findings, values::rate),
             messages: table.take("messages", findings, values::rate),
             recipients: table.take("recipients", findings, values::rate),
+            per_source: table.table("per_source", findings).map(|table| PerSource::read(table, findings)),
         };
         table.end(findings);
         if !has_limit {
-            findings.warn(place, "it limits nothing; write `connections`, `connects`, `messages` or `recipients`");
+            let keys = "`connections`, `connects`, `messages`, `recipients` or `per_source`";
+            findings.warn(place, format_args!("it limits nothing; write {keys}"));
         }
         read
     }
@@ -57,7 +69,45 @@ impl Site {
         limits.connects = value(&self.connects);
         limits.messages = value(&self.messages);
         limits.recipients = value(&self.recipients);
+        limits.per_source = self.per_source.as_ref().map(PerSource::limits).unwrap_or_default();
         limits
+    }
+}
+
+impl PerSource {
+    fn read(mut table: Table<'_>, findings: &mut Findings) -> Self {
+        let place = table.place();
+        let is_empty = !table.has("connections") && !table.has("messages");
+        let read = Self {
+            place,
+            connections: table.take("connections", findings, values::positive),
+            messages: table.take("messages", findings, values::rate),
+        };
+        table.end(findings);
+        if is_empty {
+            findings.warn(place, "it limits nothing; write `connections` or `messages`");
+        }
+        read
+    }
+
+    fn limits(&self) -> SourceLimits {
+        let mut limits = SourceLimits::default();
+        limits.connections = self.connections.as_ref().map(|most| most.value.into());
+        limits.messages = self.messages.as_ref().map(|rate| rate.value);
+        limits
+    }
+
+    /// Finds limits that come to nothing. `most`: the connections of all sources together.
+    fn check(&self, file: &File, most: u16, findings: &mut Findings) {
+        if !file.routes.iter().any(|route| route.sources.is_some()) {
+            let remedy = "name some in `sources` of a [[route]], or take it out";
+            findings.warn(self.place, format_args!("no route has sources, and it has no effect; {remedy}"));
+        }
+        if let Some(connections) = self.connections.as_ref().filter(|connections| connections.value > most) {
+            let text = "are more than all sources together may have there";
+            let remedy = "raise `connections` of this [[site]]";
+            findings.warn(connections.place, format_args!("{} {text}, {most}; {remedy}", connections.value));
+        }
     }
 }
 
@@ -94,6 +144,11 @@ pub(super) fn check(file: &File, findings: &mut Findings) {
         if let Some(connections) = site.connections.as_ref().filter(|connections| connections.value > most) {
             let text = "are more than all deliveries at once, `concurrency` of [delivery]";
             findings.warn(connections.place, format_args!("{} {text}, {most}; raise that", connections.value));
+        }
+        if let Some(per_source) = &site.per_source {
+            let of_site = file.delivery.concurrency_per_site.as_ref().map_or(20, |most| most.value);
+            let of_site = site.connections.as_ref().map_or(of_site, |most| most.value);
+            per_source.check(file, of_site, findings);
         }
     }
 }

@@ -1,17 +1,24 @@
 //! Sources of connections to next hops: from the file to the pools of routes.
 
-use std::net::{IpAddr, SocketAddr, UdpSocket};
+use std::{
+    net::{IpAddr, SocketAddr, UdpSocket},
+    path::{Path, PathBuf},
+};
 
 use jiff::Timestamp;
-use posthaste::relay;
+use posthaste::client::tls::{ClientCertificate, Pem, TlsError};
+use posthaste::relay::{self, Rate};
 use posthaste::server::wire::Domain;
 use toml::de::DeValue;
 
 use super::{
+    certificates::{Chain, quietly},
     file::File,
-    findings::{At, Findings},
-    route::Route,
+    findings::{At, Findings, Place},
+    route::{Route, RouteTls, literal},
     table::{Read, Table},
+    tls::found,
+    to::Hop,
     values, values_of,
 };
 
@@ -22,6 +29,17 @@ pub(super) struct Source {
     addresses: Option<At<Vec<At<IpAddr>>>>,
     hello: Option<At<Domain>>,
     warm_up: Option<WarmUp>,
+    messages: Option<At<Rate>>,
+    certificate: Option<Certificate>,
+}
+
+/// The certificate of a source, and its key.
+#[derive(Debug)]
+struct Certificate {
+    place: Place,
+    key: Option<At<PathBuf>>,
+    /// `None`: it or its key has a mistake.
+    value: Option<ClientCertificate>,
 }
 
 /// How many messages it sends on its first days. `None`: missing or wrong.
@@ -39,12 +57,15 @@ pub(super) struct Drawn {
 }
 
 impl Source {
-    pub(super) fn read(mut table: Table<'_>, findings: &mut Findings) -> Self {
+    /// Reads the table, and the files that it names in the folder.
+    pub(super) fn read(mut table: Table<'_>, folder: &Path, findings: &mut Findings) -> Self {
         let read = Self {
             name: table.need("name", findings, values::source_name),
             addresses: table.full_list("addresses", false, findings, values::ip),
             hello: table.take("hello", findings, values::domain),
             warm_up: table.table("warm_up", findings).map(|table| WarmUp::read(table, findings)),
+            messages: table.take("messages", findings, values::rate),
+            certificate: Certificate::read(&mut table, folder, findings),
         };
         table.end(findings);
         read
@@ -60,11 +81,55 @@ impl Source {
         }
         source.hello = self.hello.as_ref().map(|hello| hello.value.clone());
         source.warm_up = self.warm_up.as_ref().and_then(WarmUp::build);
+        source.messages = self.messages.as_ref().map(|rate| rate.value);
+        source.certificate = self.certificate.as_ref().and_then(|certificate| certificate.value.clone());
         Some(source)
+    }
+
+    /// The file with the key of its certificate.
+    pub(super) fn key(&self) -> Option<&At<PathBuf>> {
+        self.certificate.as_ref()?.key.as_ref()
+    }
+
+    /// Returns `true` if it has an address of the family of this one, or leaves that to the system.
+    fn reaches(&self, address: IpAddr) -> bool {
+        let is_of_family = |own: &At<IpAddr>| own.value.is_ipv4() == address.is_ipv4();
+        self.addresses.as_ref().is_none_or(|own| own.value.iter().any(is_of_family))
     }
 
     fn is_called(&self, name: &str) -> bool {
         self.name.as_ref().is_some_and(|own| own.value == name)
+    }
+}
+
+impl Certificate {
+    /// Reads both files. `None`: neither is written.
+    fn read(table: &mut Table<'_>, folder: &Path, findings: &mut Findings) -> Option<Self> {
+        if !table.has("certificate") && !table.has("key") {
+            return None;
+        }
+        let place = table.place();
+        let certificate = table.need("certificate", findings, values::path);
+        let key = table.need("key", findings, values::path);
+        let pem = certificate.as_ref().and_then(|name| {
+            let file = folder.join(&name.value);
+            let pem = found(name.place, Pem::file(&file), findings)?;
+            let chain = found(name.place, Chain::of(&file, &pem), findings)?;
+            if let Some(doubt) = chain.doubt("next hops") {
+                findings.warn(name.place, doubt);
+            }
+            Some((name.place, pem))
+        });
+        let key_pem = key.as_ref().and_then(|name| {
+            let pem = found(name.place, Pem::file(folder.join(&name.value)), findings)?;
+            found(name.place, pem.private_key(), findings).map(|_| (name.place, pem))
+        });
+        let value = pem.zip(key_pem).and_then(|((place, pem), (key_place, key_pem))| {
+            let fits = quietly(|| ClientCertificate::new(&pem, &key_pem));
+            let is_of_the_key = matches!(fits, Err(TlsError::KeyMismatch { .. } | TlsError::UnusableKey { .. }));
+            found(if is_of_the_key { key_place } else { place }, fits, findings)
+        });
+        Some(Self { place: certificate.map_or(place, |name| name.place), key, value })
     }
 }
 
@@ -122,10 +187,15 @@ pub(super) fn check(file: &File, findings: &mut Findings) {
             let text = format!("a source before is called `{}`", name.value);
             findings.error(name.place, format_args!("{text}; write another name"));
         }
-        let named = file.routes.iter().filter_map(|route| route.sources.as_ref()).flat_map(|list| &list.value);
-        if !named.into_iter().any(|drawn| drawn.value.name == name.value) {
+        let mut uses = file.routes.iter().filter(|route| draws(route, &name.value)).peekable();
+        if uses.peek().is_none() {
             let remedy = "name it in `sources` of a [[route]], or take it out";
             findings.warn(name.place, format_args!("no route uses the source; {remedy}"));
+        } else if let Some(certificate) = &source.certificate
+            && uses.all(|route| route.tls_in_force() == RouteTls::Off)
+        {
+            let remedy = "write another `tls` for a route that uses the source, or take it out";
+            findings.warn(certificate.place, format_args!("its routes have no TLS, and it has no effect; {remedy}"));
         }
     }
     for route in &file.routes {
@@ -144,5 +214,32 @@ pub(super) fn check(file: &File, findings: &mut Findings) {
             let text = "this route makes no connection that could come from them";
             findings.warn(sources.place, format_args!("{text}; take it out"));
         }
+        families(file, route, findings);
+    }
+}
+
+/// Returns `true` if a source of this name is among those of a route.
+fn draws(route: &Route, name: &str) -> bool {
+    route.sources.iter().flat_map(|sources| &sources.value).any(|drawn| drawn.value.name == name)
+}
+
+/// Hosts that a route names by an address that none of its sources can reach.
+fn families(file: &File, route: &Route, findings: &mut Findings) {
+    let sources =
+        file.sources.iter().filter(|source| source.name.as_ref().is_some_and(|name| draws(route, &name.value)));
+    let sources: Vec<_> = sources.collect();
+    let hosts = route.hosts().map(|host| (host.place, &*host.value.name));
+    let hop = match (route.hop(), &route.to) {
+        (Some(Hop::Lmtp(name, _)), Some(to)) => Some((to.place, &**name)),
+        _ => None,
+    };
+    for (place, name) in hosts.chain(hop) {
+        let Some(address) = literal(name) else { continue };
+        if sources.is_empty() || sources.iter().any(|source| source.reaches(address)) {
+            continue;
+        }
+        let family = if address.is_ipv4() { "IPv4" } else { "IPv6" };
+        let text = format!("no source of this route has an {family} address, so nothing reaches {address}");
+        findings.warn(place, format_args!("{text}; give one of them such an address, or take the host out"));
     }
 }

@@ -13,6 +13,7 @@ use crate::config::{
     file::File,
     findings::{Findings, Place},
     route,
+    source::Source,
 };
 
 /// The longest name of a socket, without its end.
@@ -33,7 +34,8 @@ pub(super) fn check(file: &File, facts: &Facts<'_>, findings: &mut Findings) {
             findings,
         );
     }
-    for key in file.dkim.iter().filter_map(|dkim| dkim.key.as_ref()) {
+    let keys = file.dkim.iter().filter_map(|dkim| dkim.key.as_ref());
+    for key in keys.chain(file.sources.iter().filter_map(Source::key)) {
         let remedy = "take that away with `chmod o=`";
         readable_by_all(&facts.folder.join(&key.value), key.place, "the private key", remedy, findings);
     }
