@@ -186,8 +186,9 @@ impl<Q: Queue, R: Resolver> Relay<Q, R> {
         self.shared.sites.states()
     }
 
-    /// The [sources](crate::SourcePool) that are passed over for now, in no order: at most 8,192.
-    /// Beyond that number a source that a site blocks does not rest there. It is in memory alone.
+    /// The [sources](crate::SourcePool) that rest, in no order: at most 8,192. Beyond that number a
+    /// source that a site blocks does not rest there. It is in memory alone. What sources have of
+    /// their limits is in [`SiteState::sources`].
     pub fn resting_sources(&self) -> Vec<RestingSource> {
         self.shared.egress.resting()
     }
@@ -300,7 +301,7 @@ impl<Q: Queue, R: Resolver> Relay<Q, R> {
     /// What the relay has learned of a site stays if its route is equal to one of before. Mail that
     /// waits to be tried again waits as long as before. The [rules](crate::Rule) are asked again
     /// for mail in the queue, in the background: [`relabeling`](Self::relabeling) tells how far
-    /// that is.
+    /// that is. Sources whose address this machine did not have are looked at again.
     ///
     /// A message that is being received, and a delivery that runs, ends by the options with which
     /// it began. The connections that were kept for the next message are closed.

@@ -53,9 +53,9 @@ impl Source {
 
     /// Returns `true` if it has an address of the server's family, or leaves that to the system.
     pub(crate) const fn reaches(&self, server: &Server) -> bool {
-        match (self.v4, self.v6, server) {
-            (None, Some(_), Server::Address(SocketAddr::V4(_)))
-            | (Some(_), None, Server::Address(SocketAddr::V6(_))) => false,
+        match server {
+            Server::Address(SocketAddr::V4(_)) => self.v4.is_some() || self.v6.is_none(),
+            Server::Address(SocketAddr::V6(_)) => self.v6.is_some() || self.v4.is_none(),
             _ => true,
         }
     }

@@ -57,7 +57,8 @@ impl<Q: Queue, R: Resolver> Attempt<'_, '_, Q, R> {
         {
             client.quit().await;
         }
-        if let Some(source) = source.filter(|_| self.is_untouched()) {
+        let says_nothing = matches!(passed, Ok(Passed::Worn | Passed::Broken(Break { says_nothing: true, .. })));
+        if let Some(source) = source.filter(|_| says_nothing && self.is_untouched()) {
             self.crew.shared.egress.give_back(source, self.site.name());
         }
         match passed {

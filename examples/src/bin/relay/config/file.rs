@@ -208,9 +208,7 @@ impl File {
                 Route::read(table, folder, findings)
             }),
             sites: each(file.tables("site", findings), findings, Site::read),
-            sources: each(file.tables("source", findings), findings, |table, findings| {
-                Source::read(table, folder, findings)
-            }),
+            sources: each(file.tables("source", findings), findings, |it, findings| Source::read(it, folder, findings)),
             dkim: each(file.tables("dkim", findings), findings, DkimKey::read),
             submission: file
                 .table("submission", findings)

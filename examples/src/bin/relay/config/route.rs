@@ -254,18 +254,14 @@ pub(super) fn logins(file: &File) -> Vec<RouteLogin> {
 /// Returns `true` for a host, by its name or its literal, that can only be this one.
 pub(super) fn is_loopback(host: &str) -> bool {
     let name = host.to_ascii_lowercase();
-    literal(host).map_or_else(
-        || name == "localhost" || name.ends_with(".localhost"),
-        |address| address.to_canonical().is_loopback(),
-    )
+    let is_named = || name == "localhost" || name.ends_with(".localhost");
+    literal(host).map_or_else(is_named, |address| address.to_canonical().is_loopback())
 }
 
 /// The address of a host that is a literal.
 pub(super) fn literal(host: &str) -> Option<IpAddr> {
-    match Domain::parse(host).ok()?.address_literal() {
-        Some(AddressLiteral::Ip(address)) => Some(address),
-        _ => None,
-    }
+    let domain = Domain::parse(host).ok()?;
+    if let AddressLiteral::Ip(address) = domain.address_literal()? { Some(address) } else { None }
 }
 
 /// What the routes are, in order, for people.

@@ -7,7 +7,6 @@ use std::{
 };
 
 use posthaste::relay::DomainPattern;
-use posthaste::server::wire::{Domain, address::AddressLiteral};
 
 use super::{
     listeners::{covers, is_local},
@@ -17,7 +16,7 @@ use crate::config::{
     DEFAULT_ADDRESS, Facts,
     file::File,
     findings::{At, Findings, Place},
-    route::{Host, Route, To, is_loopback},
+    route::{Host, Route, To, is_loopback, literal},
 };
 
 /// Which pattern of the routes has which domains first.
@@ -197,11 +196,7 @@ fn reaches(name: &str, port: u16, listener: SocketAddr, facts: &Facts<'_>) -> bo
         return false;
     }
     let bound = listener.ip().to_canonical();
-    let literal = Domain::parse(name).ok().and_then(|domain| match domain.address_literal() {
-        Some(AddressLiteral::Ip(address)) => Some(address.to_canonical()),
-        _ => None,
-    });
-    match literal {
+    match literal(name).map(|address| address.to_canonical()) {
         // A connection to no address goes to this host.
         Some(address) if address.is_unspecified() => bound.is_unspecified() || bound.is_loopback(),
         Some(address) => address == bound || (covers(bound, address) && is_local(address)),
