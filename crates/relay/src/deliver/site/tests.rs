@@ -275,13 +275,13 @@ fn large(key: &str) -> DueClass {
 /// delivery, so that it goes back, and a worker is hired if the site wants one.
 fn go_on(site: &Arc<Site>, workers: &mut Vec<(Turn, Size)>, mut hired: Vec<Turn>, left: impl Fn(Size) -> bool) {
     for (mut turn, _) in std::mem::take(workers) {
-        match turn.look(false) {
+        match turn.look(Held::Nothing) {
             Look::Prepare => hired.push(turn),
             _ => assert!(turn.leave()),
         }
     }
     while let Some(mut turn) = hired.pop() {
-        let Some(class) = turn.next(false) else {
+        let Some(class) = turn.next(Held::Nothing) else {
             assert!(turn.leave());
             continue;
         };
@@ -322,7 +322,7 @@ async fn large_mail_gets_half_of_the_workers_while_small_mail_waits_or_came_late
         assert!(site.offer(large("a")).is_none(), "no worker is hired that would find no turn");
         if limit > 1 {
             let mut small: Vec<_> = site.offer(class("a")).into_iter().collect();
-            assert!(small.len() == 1 && small[0].next(false) == Some(class("a")), "small mail need not wait");
+            assert!(small.len() == 1 && small[0].next(Held::Nothing) == Some(class("a")), "small mail need not wait");
         }
         tokio::time::advance(Duration::from_secs(60)).await;
         go_on(&site, &mut workers, Vec::new(), |_| true);
