@@ -12,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     Event, RelayOptions, ReloadError,
-    deliver::{Egress, Hints, KnownSites},
+    deliver::{CapsTable, Egress, Hints, KnownSites},
     event::Counting,
     hooks::Hooks,
     overload::Overload,
@@ -55,6 +55,8 @@ pub(crate) struct Shared<Q, R> {
     pub(crate) sites: KnownSites,
     /// What is known of sources.
     pub(crate) egress: Arc<Egress>,
+    /// What sites with limits have had.
+    pub(crate) caps: Arc<CapsTable>,
     /// What deliveries have found out about servers.
     pub(crate) health: Health,
     /// The same for mail that only servers with a proved identity may have.
@@ -91,6 +93,7 @@ impl<Q, R> Shared<Q, R> {
             hints: Hints::default(),
             sites: KnownSites::default(),
             egress: Arc::default(),
+            caps: Arc::default(),
             health: Health::default(),
             guarded_health: Health::default(),
         }

@@ -85,6 +85,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::warn;
 
 use crate::{RelayOptions, shared::Shared};
+pub(crate) use caps::CapsTable;
 use due::Offer;
 pub(crate) use egress::Egress;
 pub(crate) use hints::{Hint, Hints};
@@ -235,7 +236,7 @@ fn offer<Q: Queue, R: Resolver>(crew: &Arc<Crew<Q, R>>, class: DueClass, how: Of
     let make = |name, leads, hosts| {
         let shelf = Shelf::new(delivery.idle, crew.budget.clone());
         let site = Site::new(name, leads, hosts, delivery, shelf, crew.shared.health.clone());
-        site.in_room(&crew.room).sent_from(&crew.shared.egress)
+        site.in_room(&crew.room).sent_from(&crew.shared.egress).capped_in(&crew.shared.caps)
     };
     let leads = match routing::find(crew, &options, (&class, how)) {
         Next::Site(leads) => leads,

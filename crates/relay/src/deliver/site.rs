@@ -26,7 +26,7 @@ pub(super) use self::{
     turn::{Look, Turn},
 };
 use super::{
-    caps::Caps,
+    caps::{Caps, CapsTable},
     connect::Connected,
     domains::Hosts,
     due::{Added, Due, Offer},
@@ -187,9 +187,16 @@ impl Site {
         health: Health,
     ) -> Self {
         let limits = limits(&leads, hosts.as_deref(), options);
-        let state = Mutex::new(State::new(most(&limits, options), limits, Instant::now()));
+        let caps = Caps::new(limits, hosts_of(&leads, hosts.as_deref()), &Arc::default(), Instant::now());
+        let state = Mutex::new(State::new(most(caps.limits(), options), caps, Instant::now()));
         let (looking, share) = (tokio::sync::Mutex::default(), Arc::default());
         Self { name, leads, hosts, state, shelf, looking, health, share, egress: Arc::default() }
+    }
+
+    /// Counts what it gets together with other sites that have the same hosts.
+    pub(super) fn capped_in(self, table: &Arc<CapsTable>) -> Self {
+        self.state().caps.share(table, Instant::now());
+        self
     }
 
     /// Shares the room for due classes with other sites.
@@ -438,13 +445,27 @@ fn limits(leads: &Leads, hosts: Option<&Hosts>, options: &DeliveryOptions) -> Si
     }
 }
 
+/// Its hosts, in the order of their names. Empty: it has none, and no limits.
+fn hosts_of(leads: &Leads, hosts: Option<&Hosts>) -> Box<str> {
+    let mut names: Vec<String> = match (leads.as_ref().map(|route| &route.to), hosts) {
+        (_, Some(hosts)) => hosts.mail.hosts().iter().map(|host| host.exchange.to_ascii_lowercase()).collect(),
+        (Ok(NextHop::Hosts(groups)), None) => {
+            groups.iter().flat_map(|HostGroup(hosts)| hosts).map(|host| host.name.to_ascii_lowercase()).collect()
+        }
+        _ => Vec::new(),
+    };
+    names.sort();
+    names.dedup();
+    names.join(" ").into()
+}
+
 /// The most connections at once.
 fn most(limits: &SiteLimits, options: &DeliveryOptions) -> usize {
     limits.connections.unwrap_or(options.concurrency_per_site).max(1)
 }
 
 impl State {
-    fn new(most: usize, limits: SiteLimits, now: Instant) -> Self {
+    fn new(most: usize, caps: Caps, now: Instant) -> Self {
         Self {
             due: Due::default(),
             most,
@@ -460,7 +481,7 @@ impl State {
             proven: None,
             doubtful: None,
             throttle: Throttle::new(most, now),
-            caps: Caps::new(limits, now),
+            caps,
             no_source: None,
             waiter: None,
         }

@@ -13,7 +13,7 @@ use posthaste_client::{Health, Server, Stage};
 use posthaste_queue::DueClass;
 use tokio::time::Instant;
 
-use super::{Held, Silent, Site, State};
+use super::{super::caps::Open, Held, Silent, Site, State};
 use crate::rank::Rank;
 
 /// The right to be a worker of a site; dropped when the worker leaves.
@@ -25,6 +25,8 @@ pub(in crate::deliver) struct Turn {
     left: bool,
     /// A connection that it will make is counted in the limits.
     may_connect: AtomicBool,
+    /// Its delivery counts in the limits.
+    open: Option<Open>,
     /// When it looks again that waits for a source.
     wake: Option<Instant>,
 }
@@ -43,7 +45,7 @@ pub(in crate::deliver) enum Look {
 impl Turn {
     pub(super) fn new(site: &Arc<Site>, number: u64) -> Self {
         let (site, may_connect) = (Arc::clone(site), AtomicBool::new(false));
-        Self { site, number, has_come: false, left: false, may_connect, wake: None }
+        Self { site, number, has_come: false, left: false, may_connect, open: None, wake: None }
     }
 
     pub(in crate::deliver) const fn site(&self) -> &Arc<Site> {
@@ -52,6 +54,7 @@ impl Turn {
 
     /// What is to be done before a delivery is claimed.
     pub(in crate::deliver) fn look(&mut self, held: Held<'_>) -> Look {
+        self.open = None;
         let mut state = self.site.state();
         if state.waiter == Some(self.number) {
             state.waiter = None;
@@ -84,6 +87,7 @@ impl Turn {
     /// [`Site::offer`]; if not, call [`found_none`](Self::found_none). `None`: no class has a turn, or
     /// its delivery must wait. Put the connection on the shelf, then call [`leave`](Self::leave).
     pub(in crate::deliver) fn next(&mut self, held: Held<'_>) -> Option<DueClass> {
+        self.open = None;
         let mut state = self.site.state();
         if !std::mem::replace(&mut self.has_come, true) {
             state.coming = state.coming.saturating_sub(1);
@@ -100,7 +104,7 @@ impl Turn {
         let (class, now) = (state.due.take(may_be_large)?, Instant::now());
         state.sizes.begin(self.number, Rank::read(class.priority).size, now);
         state.throttle.begin(now);
-        state.caps.begin(now);
+        self.open = state.caps.begin(now);
         if self.site.connects(&state, held, now) {
             self.may_connect.store(state.caps.connect(now), Relaxed);
         }
