@@ -58,7 +58,8 @@ impl std::fmt::Display for Rate {
 /// How much one site may get. A site has the mail of all domains that have the same mail hosts; see
 /// [`NextHop::Mx`](crate::NextHop::Mx).
 ///
-/// These are bounds. Below them the relay learns by itself how much a site takes.
+/// These are bounds, over all routes that lead to the same hosts. Below them the relay learns by
+/// itself how much a site takes.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub struct SiteLimits {

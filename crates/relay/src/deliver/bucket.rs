@@ -15,7 +15,8 @@ pub(super) struct Bucket {
 
 impl Bucket {
     /// Begins full.
-    pub(super) const fn new(rate: Rate, now: Instant) -> Self {
+    #[cfg(test)]
+    const fn new(rate: Rate, now: Instant) -> Self {
         Self { rate, full_at: now }
     }
 

@@ -224,6 +224,42 @@ async fn messages_come_at_their_rate() {
     assert!(counts[1..].iter().all(|count| (110..=112).contains(count)), "{counts:?}");
 }
 
+/// Routes that differ in anything lead to sites of their own. A changed route makes a new one.
+#[tokio::test(start_paused = true)]
+async fn what_a_next_hop_gets_counts_over_all_routes_and_over_a_change_of_them() {
+    let mut options = DeliveryOptions::default();
+    let limits = SiteLimits {
+        messages: crate::Rate::new(3, Duration::from_secs(60)),
+        connections: Some(2),
+        ..SiteLimits::default()
+    };
+    options.site_limits.push(["mx.test".parse().unwrap()], limits);
+    let table = Arc::default();
+    let site = |route: Route| {
+        let shelf = Shelf::new(Duration::ZERO, Budget::new(0));
+        let site = Site::new("site".to_owned(), Ok(Arc::new(route)), None, &options, shelf, Health::default());
+        Arc::new(site.capped_in(&table))
+    };
+    let (first, second) = (site(Route::hosts([("mx.test", 25)])), site(Route::hosts([("MX.test", 26)])));
+    let (mut one, mut two) = (first.offer(class("a")).unwrap(), second.offer(class("b")).unwrap());
+    let mut more = first.offer(class("c")).unwrap();
+    assert!(claims(&mut one, "a") && claims(&mut two, "b"));
+    // Both connections are in use.
+    let Look::Wait(until) = more.look(Held::Nothing) else { panic!("there are two already") };
+    assert_eq!(until - Instant::now(), Duration::from_millis(100));
+    assert!(two.next(Held::Nothing).is_none() && two.leave());
+    assert!(claims(&mut more, "c"));
+    drop((one, two, more, first, second));
+    // All three of the minute have gone.
+    let third = site(Route::hosts([("mx.test", 27)]));
+    let mut turn = third.offer(class("d")).unwrap();
+    let Look::Wait(until) = turn.look(Held::Nothing) else { panic!("it has had three") };
+    assert_eq!(until - Instant::now(), Duration::from_secs(20));
+    let other = site(Route::hosts([("mx.test", 25), ("other.test", 25)]));
+    let mut turn = other.offer(class("d")).unwrap();
+    assert_eq!(turn.look(Held::Nothing), Look::Prepare);
+}
+
 /// Producers offer, workers claim from counters that stand for the queue. At the end no
 /// delivery may be left.
 #[test]
