@@ -31,6 +31,19 @@ pub struct PostgresQueue {
     keeper: Option<JoinHandle<()>>,
 }
 
+/// Messages that fulfill a condition, with their deliveries.
+macro_rules! summaries {
+    ($condition:literal) => {
+        concat!(
+            "SELECT m.id, m.owner, m.priority, m.envelope, m.body_len, t - m.born, m.held,
+                d.number, d.key, d.state, d.attempts, greatest(d.due - t, 0), coalesce(d.leased_until > t, false)
+            FROM queue_now() t, (SELECT * FROM messages WHERE ",
+            $condition,
+            ") m JOIN deliveries d ON d.message = m.id ORDER BY m.id, d.number"
+        )
+    };
+}
+
 impl PostgresQueue {
     /// Opens the queue in the first schema of the connection's search path, and creates its tables
     /// if there are none. Blocks.
@@ -59,6 +72,20 @@ impl PostgresQueue {
                 (client, rows)
             })
             .await
+    }
+
+    /// The messages that a [statement](summaries) finds.
+    async fn summaries(&self, statement: &'static str, value: i64) -> Result<Vec<Summary>, Error> {
+        let mut found: Vec<Summary> = Vec::new();
+        for row in &self.rows(statement, vec![Box::new(value)]).await? {
+            let id = id(read(row, 0)?);
+            if found.last().is_none_or(|last| last.id != id) {
+                found.push(summary(id, row)?);
+            }
+            let delivery = delivery(row)?;
+            found.last_mut().into_iter().for_each(|last| last.deliveries.push(delivery.clone()));
+        }
+        Ok(found)
     }
 
     async fn row(&self, statement: &'static str, values: Vec<Value>) -> Result<Row, Error> {
@@ -110,8 +137,7 @@ impl Queue for PostgresQueue {
         rows.iter().map(claimed).collect()
     }
 
-    async fn body(&self, lease: &Lease) -> Result<PostgresBody, Error> {
-        let message = lease.message();
+    async fn body(&self, message: MessageId) -> Result<PostgresBody, Error> {
         let rows = self.rows("SELECT body_len FROM messages WHERE id = $1", vec![Box::new(raw(message))]).await?;
         let len = rows.first().map(|row| read::<i64>(row, 0)).transpose()?.ok_or(Error::NoSuchMessage(message))?;
         Ok(PostgresBody::new(Arc::clone(&self.database), message, count(len)))
@@ -229,20 +255,7 @@ impl Queue for PostgresQueue {
 
     /// Looks at 100 messages in one call.
     async fn search(&self, search: &Search, after: Option<MessageId>, limit: usize) -> Result<Page, Error> {
-        let statement = "SELECT m.id, m.owner, m.priority, m.envelope, m.body_len, t - m.born, m.held,
-                d.number, d.key, d.state, d.attempts, greatest(d.due - t, 0), coalesce(d.leased_until > t, false)
-            FROM queue_now() t, (SELECT * FROM messages WHERE id > $1 ORDER BY id LIMIT 100) m
-            JOIN deliveries d ON d.message = m.id ORDER BY m.id, d.number";
-        let rows = self.rows(statement, vec![Box::new(after.map_or(0, raw))]).await?;
-        let mut looked_at: Vec<Summary> = Vec::new();
-        for row in &rows {
-            let id = id(read(row, 0)?);
-            if looked_at.last().is_none_or(|last| last.id != id) {
-                looked_at.push(summary(id, row)?);
-            }
-            let delivery = delivery(row)?;
-            looked_at.last_mut().into_iter().for_each(|last| last.deliveries.push(delivery.clone()));
-        }
+        let looked_at = self.summaries(summaries!("id > $1 ORDER BY id LIMIT 100"), after.map_or(0, raw)).await?;
         let (mut page, limit) = (Page::default(), limit.max(1));
         let is_all = looked_at.len() < 100;
         for message in looked_at {
@@ -258,6 +271,11 @@ impl Queue for PostgresQueue {
             page.next = None;
         }
         Ok(page)
+    }
+
+    async fn summary(&self, message: MessageId) -> Result<Summary, Error> {
+        let found = self.summaries(summaries!("id = $1"), raw(message)).await?;
+        found.into_iter().next().ok_or(Error::NoSuchMessage(message))
     }
 
     async fn stats(&self) -> Stats {

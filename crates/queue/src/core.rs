@@ -7,6 +7,7 @@ use crate::index::{Base, Index, Moment, Stale, Unreadable, moment};
 use crate::signal::Signal;
 use crate::{
     Broken, Change, Claim, Claimed, Clock, DueClass, Error, Gather, Lease, LeaseError, MessageId, Page, Search, Stats,
+    Summary,
 };
 
 /// Invariant: the lock is never held over a write or a sync. It is held over reads of the base.
@@ -188,6 +189,11 @@ impl<S: Base> Core<S> {
 
     pub(crate) fn search(&self, search: &Search, after: Option<MessageId>, limit: usize) -> Result<Page, Error> {
         self.with(|index, now| index.search(now, search, after, limit))
+    }
+
+    pub(crate) fn summary(&self, message: MessageId) -> Result<Summary, Error> {
+        let found = self.with(|index, now| Ok(index.get(message)?.map(|found| found.summary(message, now))))?;
+        found.ok_or(Error::NoSuchMessage(message))
     }
 
     pub(crate) fn stats(&self) -> Stats {

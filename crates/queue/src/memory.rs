@@ -16,7 +16,7 @@ use crate::core::Core;
 use crate::index::{Altered, Bounds, End, Index, Message, Moment, Next, Nothing, Totals, Unreadable};
 use crate::{
     Alteration, Body, Change, Claim, Claimed, Clock, Derived, Draft, DueClass, Error, Full, Gather, Lease, LeaseError,
-    MessageId, NewMessage, Outcome, Page, PutError, Queue, Search, Stats, SystemClock, TooLarge, limits,
+    MessageId, NewMessage, Outcome, Page, PutError, Queue, Search, Stats, Summary, SystemClock, TooLarge, limits,
 };
 
 /// Limits of a [`MemoryQueue`]: take the default, then assign fields.
@@ -132,9 +132,9 @@ impl Queue for MemoryQueue {
         self.inner.core.claim(claim)
     }
 
-    async fn body(&self, lease: &Lease) -> Result<MemoryBody, Error> {
-        let found = self.inner.core.with(|index, _| index.get(lease.message()))?;
-        let message = found.ok_or_else(|| Error::NoSuchMessage(lease.message()))?;
+    async fn body(&self, message: MessageId) -> Result<MemoryBody, Error> {
+        let found = self.inner.core.with(|index, _| index.get(message))?;
+        let message = found.ok_or(Error::NoSuchMessage(message))?;
         Ok(MemoryBody { chunks: message.stored.clone().into_iter(), rest: Bytes::new(), len: message.body_len })
     }
 
@@ -177,6 +177,10 @@ impl Queue for MemoryQueue {
 
     async fn search(&self, search: &Search, after: Option<MessageId>, limit: usize) -> Result<Page, Error> {
         self.inner.core.search(search, after, limit)
+    }
+
+    async fn summary(&self, message: MessageId) -> Result<Summary, Error> {
+        self.inner.core.summary(message)
     }
 
     async fn stats(&self) -> Stats {

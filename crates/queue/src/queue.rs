@@ -92,13 +92,13 @@ pub trait Queue: Send + Sync + 'static {
         }
     }
 
-    /// Opens the body of a claimed message. It can be read on after the lease is finished.
+    /// Opens the body of a queued message. It can be read on after the message has left the queue.
     ///
     /// # Errors
     /// [`Error::NoSuchMessage`] if the message is no longer in the queue, [`Error::Damaged`] if its
     /// body cannot be opened, [`Error::Scarce`] if the system has no descriptor left,
     /// [`Error::Broken`], [`Error::Closed`].
-    fn body(&self, lease: &Lease) -> impl Future<Output = Result<Self::Body, Error>> + Send;
+    fn body(&self, message: MessageId) -> impl Future<Output = Result<Self::Body, Error>> + Send;
 
     /// Sets the end of a lease to `lease_for` from now, sooner or later than before.
     ///
@@ -288,6 +288,12 @@ pub trait Queue: Send + Sync + 'static {
         after: Option<MessageId>,
         limit: usize,
     ) -> impl Future<Output = Result<Page, Error>> + Send;
+
+    /// Returns one message as a search shows it.
+    ///
+    /// # Errors
+    /// [`Error::NoSuchMessage`], [`Error::Broken`], [`Error::Closed`].
+    fn summary(&self, message: MessageId) -> impl Future<Output = Result<Summary, Error>> + Send;
 
     /// Returns messages by id, starting after `after`, at most `limit`; 0 counts as 1. Empty only
     /// at the end of the queue.

@@ -61,7 +61,7 @@ fn child() {
         let rest = take_all();
         let refused = put(&queue, 5000).await;
         assert!(matches!(refused, Err(PutError::Full(Full::Scarce(_)))), "{refused:?}");
-        let body = queue.body(&lease).await;
+        let body = queue.body(lease.message()).await;
         assert!(matches!(body, Err(Error::Scarce(_))), "{body:?}");
         queue.finish(lease, Outcome::Done, Vec::new()).await.unwrap();
         drop((taken, rest));

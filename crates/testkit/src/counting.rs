@@ -7,7 +7,7 @@ use std::{
 
 use posthaste_queue::{
     Alteration, Change, Claim, Claimed, Derived, DueClass, Error, Gather, Lease, LeaseError, MessageId, Outcome, Page,
-    PutError, Queue, Search, Stats,
+    PutError, Queue, Search, Stats, Summary,
 };
 
 /// A queue around another one.
@@ -58,8 +58,8 @@ impl<Q: Queue> Queue for Counting<Q> {
         self.queue.claim(claim).await
     }
 
-    async fn body(&self, lease: &Lease) -> Result<Q::Body, Error> {
-        self.queue.body(lease).await
+    async fn body(&self, message: MessageId) -> Result<Q::Body, Error> {
+        self.queue.body(message).await
     }
 
     async fn extend(&self, lease: &Lease, lease_for: Duration) -> Result<(), LeaseError> {
@@ -98,6 +98,10 @@ impl<Q: Queue> Queue for Counting<Q> {
 
     async fn search(&self, search: &Search, after: Option<MessageId>, limit: usize) -> Result<Page, Error> {
         self.queue.search(search, after, limit).await
+    }
+
+    async fn summary(&self, message: MessageId) -> Result<Summary, Error> {
+        self.queue.summary(message).await
     }
 
     async fn stats(&self) -> Stats {

@@ -56,7 +56,7 @@ pub(super) async fn bodies_of_every_size<H: Harness>(harness: &mut H) {
         assert_eq!(claimed.body_len, len as u64);
         assert!(body(&queue, &claimed.lease).await == whole, "a body of {len} octets");
         // A body can be read on after its message is gone.
-        let mut reader = queue.body(&claimed.lease).await.expect("body");
+        let mut reader = queue.body(claimed.lease.message()).await.expect("body");
         queue.finish(claimed.lease, Outcome::Done, Vec::new()).await.expect("finish");
         let mut read = 0;
         while let Some(chunk) = crate::Body::chunk(&mut reader).await.expect("chunk") {
@@ -311,7 +311,7 @@ pub(super) async fn closed_is_closed<H: Harness>(harness: &mut H) {
     assert!(matches!(queue.claim(claim).await, Err(Error::Closed)));
     assert!(matches!(queue.hold(id).await, Err(Error::Closed)));
     assert!(matches!(queue.remove(id).await, Err(Error::Closed)));
-    assert!(matches!(queue.body(&lease).await.map(drop), Err(Error::Closed)));
+    assert!(matches!(queue.body(lease.message()).await.map(drop), Err(Error::Closed)));
     assert!(matches!(queue.due(None, 1).await, Err(Error::Closed)));
     assert!(matches!(queue.list(None, 1).await, Err(Error::Closed)));
     assert!(matches!(queue.extend(&lease, LEASE).await, Err(LeaseError::Store(Error::Closed))));

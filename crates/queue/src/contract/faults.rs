@@ -286,7 +286,7 @@ pub(super) async fn a_stalled_disk_keeps_answers_and_gives_claims<H: Harness>(ha
     let second = claim(&queue, 9).await;
     let mut first_chunk = None;
     if let Some(second) = second.first() {
-        let mut reader = queue.body(&second.lease).await.expect("body");
+        let mut reader = queue.body(second.lease.message()).await.expect("body");
         first_chunk = reader.chunk().await.expect("chunk");
         queue.extend(&second.lease, LEASE * 2).await.expect("extend");
     }

@@ -30,11 +30,13 @@ pub(super) async fn remove<H: Harness>(harness: &mut H) {
     let queue = harness.open().await;
     let id = put(&queue, message("me", &["a", "b"]), &octets(400_000)).await.expect("put");
     let lease = claim(&queue, 1).await.remove(0).lease;
+    assert_eq!(vec![queue.summary(id).await.expect("summary")], queue.list(None, 9).await.expect("list"));
     queue.remove(id).await.expect("remove");
+    assert!(matches!(queue.summary(id).await, Err(Error::NoSuchMessage(gone)) if gone == id));
     assert!(matches!(queue.remove(id).await, Err(Error::NoSuchMessage(gone)) if gone == id));
     assert!(matches!(queue.hold(id).await, Err(Error::NoSuchMessage(_))));
     assert!(matches!(queue.release(id).await, Err(Error::NoSuchMessage(_))));
-    assert!(matches!(queue.body(&lease).await, Err(Error::NoSuchMessage(_))));
+    assert!(matches!(queue.body(lease.message()).await, Err(Error::NoSuchMessage(_))));
     assert!(matches!(queue.extend(&lease, LEASE).await, Err(LeaseError::Stale)));
     assert!(matches!(queue.finish(lease, Outcome::Done, Vec::new()).await, Err(LeaseError::Stale)));
     harness.advance(LEASE * 2).await;

@@ -47,7 +47,7 @@ use self::write::sync::{self, Syncer};
 use crate::core::Core;
 use crate::{
     Alteration, Change, Claim, Claimed, Derived, DueClass, Error, Full, Gather, Lease, LeaseError, MessageId, Outcome,
-    Page, PutError, Queue, Search, Stats, TooLarge, limits,
+    Page, PutError, Queue, Search, Stats, Summary, TooLarge, limits,
 };
 
 /// A queue in a folder of a local disk, not of a network file system.
@@ -173,8 +173,7 @@ impl Queue for LogQueue {
         self.shared.core.claim(claim)
     }
 
-    async fn body(&self, lease: &Lease) -> Result<LogBody, Error> {
-        let message = lease.message();
+    async fn body(&self, message: MessageId) -> Result<LogBody, Error> {
         let mut last = None;
         loop {
             let found = self.shared.core.with(|index, _| index.get(message))?.ok_or(Error::NoSuchMessage(message))?;
@@ -240,6 +239,10 @@ impl Queue for LogQueue {
 
     async fn search(&self, search: &Search, after: Option<MessageId>, limit: usize) -> Result<Page, Error> {
         self.shared.core.search(search, after, limit)
+    }
+
+    async fn summary(&self, message: MessageId) -> Result<Summary, Error> {
+        self.shared.core.summary(message)
     }
 
     async fn stats(&self) -> Stats {

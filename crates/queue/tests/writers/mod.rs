@@ -14,7 +14,7 @@ use std::{env, io};
 use bytes::Bytes;
 use posthaste_queue::log::{LogOptions, LogQueue};
 use posthaste_queue::{
-    Body, Draft, Lease, MessageId, NewDelivery, NewMessage, Outcome, Owner, Priority, PutError, Queue, RoutingKey,
+    Body, Draft, MessageId, NewDelivery, NewMessage, Outcome, Owner, Priority, PutError, Queue, RoutingKey,
 };
 
 use crate::block_on::block_on;
@@ -162,7 +162,7 @@ impl Ledger {
 }
 
 fn read(queue: &LogQueue, id: MessageId) -> Result<(u64, u32), posthaste_queue::Error> {
-    let mut body = block_on(queue.body(&Lease::new(id, 0, 0)))?;
+    let mut body = block_on(queue.body(id))?;
     let (mut len, mut crc) = (0, crc32fast::Hasher::new());
     while let Some(chunk) =
         block_on(body.chunk()).map_err(|error| error.downcast::<posthaste_queue::Error>().unwrap())?

@@ -138,7 +138,7 @@ struct Source<'s, Q, R> {
 impl<Q: Queue, R: Send + Sync> Open for Source<'_, Q, R> {
     fn open(&self) -> Answer<'_, io::Result<AgentContent>> {
         Box::pin(async {
-            let body = self.shared.queue.body(self.job.lease()).await.map_err(io::Error::other)?;
+            let body = self.shared.queue.body(self.job.lease().message()).await.map_err(io::Error::other)?;
             let octets = whole_len(&self.job.outside.front, body.len());
             self.pulse.content_begins(octets);
             let (front, pulse) = (self.job.outside.front.clone(), Arc::clone(self.pulse));

@@ -88,7 +88,7 @@ impl<Q: Queue, R: Send + Sync> Transact<Metered> for Letter<'_, Q, R> {
             ascii_sender.as_ref().map_or(reverse_path.borrowed(), |ascii| ReversePath::Mailbox(ascii.borrowed()));
         let mail = fit.mail(sender);
         // The queue could read the body for no other host either.
-        let body = self.shared.queue.body(job.lease()).await.map_err(io::Error::other)?;
+        let body = self.shared.queue.body(job.lease().message()).await.map_err(io::Error::other)?;
         self.pulse.no_content();
         let content = QueuedContent { front: job.outside.front.clone(), body, pulse: self.pulse, has_begun: false };
         self.pulse.transacts_with(client.server().map(|target| target.server.clone()));

@@ -335,7 +335,7 @@ pub(super) async fn beginning<Q: Queue, R>(
     front: &Bytes,
     most: usize,
 ) -> Option<Original> {
-    let mut body = shared.queue.body(lease).await.ok()?;
+    let mut body = shared.queue.body(lease.message()).await.ok()?;
     let of = whole_len(front, body.len());
     let whole = usize::try_from(of).is_ok_and(|len| len <= most);
     let mut original = Original { octets: front.to_vec(), whole, of };

@@ -13,7 +13,7 @@ use bytes::Bytes;
 use posthaste_client::SystemResolver;
 use posthaste_queue::{
     Alteration, Change, Claim, Claimed, Derived, Draft, DueClass, Error, Gather, Lease, LeaseError, MessageId,
-    NewMessage, Outcome, Owner, Page, PutError, Queue, Search, Stats,
+    NewMessage, Outcome, Owner, Page, PutError, Queue, Search, Stats, Summary,
     memory::{MemoryBody, MemoryDraft, MemoryQueue},
 };
 use posthaste_relay::{Gauge, Relay, RelayOptions, Rung};
@@ -67,8 +67,8 @@ impl Queue for Laden {
         self.queue.claim(claim).await
     }
 
-    async fn body(&self, lease: &Lease) -> Result<MemoryBody, Error> {
-        self.queue.body(lease).await
+    async fn body(&self, message: MessageId) -> Result<MemoryBody, Error> {
+        self.queue.body(message).await
     }
 
     async fn extend(&self, lease: &Lease, lease_for: Duration) -> Result<(), LeaseError> {
@@ -105,6 +105,10 @@ impl Queue for Laden {
 
     async fn search(&self, search: &Search, after: Option<MessageId>, limit: usize) -> Result<Page, Error> {
         self.queue.search(search, after, limit).await
+    }
+
+    async fn summary(&self, message: MessageId) -> Result<Summary, Error> {
+        self.queue.summary(message).await
     }
 
     async fn stats(&self) -> Stats {

@@ -12,7 +12,7 @@ use crate::support::{Behavior, Hop, Log, envelope, options};
 use posthaste_client::SystemResolver;
 use posthaste_queue::{
     Alteration, Change, Claim, Claimed, Derived, DueClass, Error, Gather, Lease, LeaseError, MessageId, Outcome, Owner,
-    Page, PutError, Queue, Search, Stats, TooLarge,
+    Page, PutError, Queue, Search, Stats, Summary, TooLarge,
     memory::{MemoryBody, MemoryDraft, MemoryQueue},
 };
 use posthaste_relay::Relay;
@@ -37,8 +37,8 @@ impl Queue for Refusing {
         self.queue.claim(claim).await
     }
 
-    async fn body(&self, lease: &Lease) -> Result<MemoryBody, Error> {
-        self.queue.body(lease).await
+    async fn body(&self, message: MessageId) -> Result<MemoryBody, Error> {
+        self.queue.body(message).await
     }
 
     async fn extend(&self, lease: &Lease, lease_for: Duration) -> Result<(), LeaseError> {
@@ -78,6 +78,10 @@ impl Queue for Refusing {
 
     async fn search(&self, search: &Search, after: Option<MessageId>, limit: usize) -> Result<Page, Error> {
         self.queue.search(search, after, limit).await
+    }
+
+    async fn summary(&self, message: MessageId) -> Result<Summary, Error> {
+        self.queue.summary(message).await
     }
 
     async fn stats(&self) -> Stats {

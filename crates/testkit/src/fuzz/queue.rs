@@ -12,8 +12,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use posthaste_queue::log::{LogOptions, LogQueue, OpenError};
 use posthaste_queue::{
-    Body, Claim, Derived, Draft, DueClass, Error, Lease, ManualClock, MessageId, NewDelivery, NewMessage, Outcome,
-    Owner, Priority, PutError, Queue, RoutingKey, Summary,
+    Body, Claim, Derived, Draft, DueClass, Error, ManualClock, MessageId, NewDelivery, NewMessage, Outcome, Owner,
+    Priority, PutError, Queue, RoutingKey, Summary,
 };
 
 use crate::wire::values::Source;
@@ -229,7 +229,7 @@ fn message(delay: Duration) -> NewMessage {
 }
 
 async fn body(queue: &LogQueue, id: MessageId) -> Result<Vec<u8>, Error> {
-    let mut body = queue.body(&Lease::new(id, 0, 0)).await?;
+    let mut body = queue.body(id).await?;
     let mut read = Vec::new();
     while let Some(chunk) =
         body.chunk().await.map_err(|error| error.downcast::<Error>().expect("an error of the queue"))?

@@ -35,8 +35,8 @@ use bytes::Bytes;
 use self::disk::Disk;
 use super::{LogOptions, LogQueue, OpenError};
 use crate::{
-    Claimed, Draft, Lease, ManualClock, MessageId, NewDelivery, NewMessage, Owner, Priority, PutError, Queue,
-    RoutingKey, Summary,
+    Claimed, Draft, ManualClock, MessageId, NewDelivery, NewMessage, Owner, Priority, PutError, Queue, RoutingKey,
+    Summary,
 };
 
 fn options(clock: &ManualClock) -> LogOptions {
@@ -93,7 +93,7 @@ async fn everything(queue: &LogQueue) -> Vec<Summary> {
 
 /// The body of a message, claimable or not.
 async fn body_of(queue: &LogQueue, id: MessageId) -> Result<Vec<u8>, crate::Error> {
-    let mut body = queue.body(&Lease::new(id, 0, 0)).await?;
+    let mut body = queue.body(id).await?;
     let mut read = Vec::new();
     while let Some(chunk) =
         crate::Body::chunk(&mut body).await.map_err(|error| error.downcast::<crate::Error>().unwrap())?

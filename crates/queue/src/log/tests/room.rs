@@ -122,7 +122,7 @@ fn a_body_of_100_mebibytes_is_streamed() {
         assert_eq!(queue.stats().await.draft_memory, 0);
         draft.commit(message("a", b"")).await.unwrap();
         let claimed = claim(&queue, 1).await.remove(0);
-        let mut body = queue.body(&claimed.lease).await.unwrap();
+        let mut body = queue.body(claimed.lease.message()).await.unwrap();
         let mut read = crc32fast::Hasher::new();
         while let Some(chunk) = crate::Body::chunk(&mut body).await.unwrap() {
             assert!(chunk.len() <= 1 << 16);

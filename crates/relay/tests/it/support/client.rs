@@ -90,7 +90,7 @@ impl Client {
     /// Claims a message from the queue: its record and its content.
     pub(crate) async fn take(&self) -> (String, String) {
         let claimed = self.relay.queue().claim_any(1, Duration::from_secs(60)).await.unwrap().pop().unwrap();
-        let mut body = self.relay.queue().body(&claimed.lease).await.unwrap();
+        let mut body = self.relay.queue().body(claimed.lease.message()).await.unwrap();
         let mut content = Vec::new();
         while let Some(piece) = body.chunk().await.unwrap() {
             content.extend_from_slice(&piece);
