@@ -136,6 +136,24 @@ pub enum Event<'a> {
         /// What is wrong with it.
         why: &'a str,
     },
+    /// An operator has put a message on hold.
+    #[non_exhaustive]
+    Held {
+        /// The message's id.
+        message: MessageId,
+    },
+    /// An operator has released a message.
+    #[non_exhaustive]
+    Released {
+        /// The message's id.
+        message: MessageId,
+    },
+    /// An operator has removed a message. Its sender is not told.
+    #[non_exhaustive]
+    Removed {
+        /// The message's id.
+        message: MessageId,
+    },
     /// A sweep through the queue has found the labels of queued mail again, after the rules changed
     /// or the relay started: see [`Relabeling`](crate::Relabeling).
     #[non_exhaustive]
@@ -227,6 +245,9 @@ impl Observer for TracingObserver {
             Event::SetAside { message, why } => {
                 error!(%message, why, "message set aside and held; check it, then release or remove it");
             }
+            Event::Held { message } => info!(%message, "message put on hold by an operator"),
+            Event::Released { message } => info!(%message, "message released by an operator"),
+            Event::Removed { message } => warn!(%message, "message removed by an operator, sender not told"),
             Event::Relabeled { seen, moved, together } => {
                 info!(seen, moved, together, "labels of queued mail found again");
             }
@@ -264,12 +285,18 @@ pub struct Totals {
     pub overload: u64,
     /// Sweeps that found the labels of queued mail again.
     pub relabeled: u64,
+    /// Messages that an operator has put on hold.
+    pub held: u64,
+    /// Messages that an operator has released.
+    pub released: u64,
+    /// Messages that an operator has removed.
+    pub removed: u64,
 }
 
 /// Counts events and passes them on.
 pub(crate) struct Counting {
     observer: Box<dyn Observer>,
-    counts: [AtomicU64; 10],
+    counts: [AtomicU64; 13],
 }
 
 impl Counting {
@@ -289,6 +316,9 @@ impl Counting {
             Event::SetAside { .. } => 7,
             Event::Overload { .. } => 8,
             Event::Relabeled { .. } => 9,
+            Event::Held { .. } => 10,
+            Event::Released { .. } => 11,
+            Event::Removed { .. } => 12,
         };
         if let Some(count) = self.counts.get(index) {
             count.fetch_add(1, Ordering::Relaxed);
@@ -301,19 +331,21 @@ impl Counting {
     }
 
     pub(crate) fn totals(&self) -> Totals {
-        let [accepted, delivered, deferred, failed, reported, not_reported, discarded, set_aside, overload, relabeled] =
-            std::array::from_fn(|index| self.counts.get(index).map_or(0, |count| count.load(Ordering::Relaxed)));
+        let count = |index: usize| self.counts.get(index).map_or(0, |count| count.load(Ordering::Relaxed));
         Totals {
-            accepted,
-            delivered,
-            deferred,
-            failed,
-            reported,
-            not_reported,
-            discarded,
-            set_aside,
-            overload,
-            relabeled,
+            accepted: count(0),
+            delivered: count(1),
+            deferred: count(2),
+            failed: count(3),
+            reported: count(4),
+            not_reported: count(5),
+            discarded: count(6),
+            set_aside: count(7),
+            overload: count(8),
+            relabeled: count(9),
+            held: count(10),
+            released: count(11),
+            removed: count(12),
         }
     }
 }

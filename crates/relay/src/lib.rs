@@ -14,6 +14,7 @@ mod limits;
 mod message;
 mod offers;
 mod opening;
+mod operator;
 mod options;
 mod overload;
 #[cfg(any(doc, doctest))]
@@ -49,6 +50,10 @@ pub use domains::{DomainPattern, DomainPatternError, DomainSet};
 pub use event::{Diagnostic, Event, NotReported, Observer, Totals, TracingObserver};
 pub use limits::{Rate, SiteLimitTable, SiteLimits, SourceLimits};
 pub use offers::{future_release, offers};
+pub use operator::{
+    Destination, Destinations, LastAttempt, MessageFilter, MessagePage, Operator, QueuedContent, QueuedMessage,
+    QueuedRecipient, Reason, RecipientState, SenderPattern,
+};
 pub use options::{AddFields, DeliveryOptions, RelayOptions};
 pub use overload::{Gauge, Overload, OverloadCause, OverloadOptions, OverloadState, Rung, Watermarks};
 pub use policy::{Policy, PolicyTable, Recipients};

@@ -19,7 +19,7 @@ use tracing::warn;
 use crate::{
     Event, Facts, RouteTable,
     record::{Outside, Recipient, decode_recipients},
-    rule::{key_parts, routing_key},
+    rule::{is_pinned, key_parts, routing_key},
     shared::Shared,
 };
 
@@ -183,7 +183,8 @@ impl Moves {
     fn find(routes: &RouteTable, message: &Summary) -> Option<Self> {
         let outside = Outside::decode(&message.envelope).ok()?;
         let mut keys: BTreeMap<&RoutingKey, Vec<Recipient>> = BTreeMap::new();
-        for delivery in &message.deliveries {
+        // What an operator has decided stays.
+        for delivery in message.deliveries.iter().filter(|delivery| !is_pinned(&delivery.key)) {
             let recipients = decode_recipients(&delivery.state).ok()?;
             keys.entry(&delivery.key).or_default().extend(recipients.into_iter().filter(Recipient::waits));
         }

@@ -436,7 +436,6 @@ impl<Q: Queue, R: Resolver> Relay<Q, R> {
         &self.shared.queue
     }
 
-    #[cfg(test)]
     pub(crate) fn shared(&self) -> &Shared<Q, R> {
         &self.shared
     }

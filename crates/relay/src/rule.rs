@@ -202,6 +202,26 @@ pub(crate) fn routing_key(domain: &str, label: Option<&Label>) -> Result<Routing
     }
 }
 
+/// Stands before the label in the key of mail that an operator has given that label. No label has
+/// it.
+const PIN: char = '=';
+
+/// The key of mail for a domain that an operator has given this label. `None`: the domain's key.
+///
+/// # Errors
+/// They are longer than a key may be.
+pub(crate) fn pinned_key(domain: &str, label: Option<&Label>) -> Result<RoutingKey, NameError> {
+    match label {
+        None => RoutingKey::new(domain),
+        Some(label) => RoutingKey::new(&format!("{domain}{SEPARATOR}{PIN}{label}")),
+    }
+}
+
+/// Returns `true` if an operator has given this key its label.
+pub(crate) fn is_pinned(key: &RoutingKey) -> bool {
+    key.as_str().split_once(SEPARATOR).is_some_and(|(_, label)| label.starts_with(PIN))
+}
+
 /// Returns `true` if there is a key for this domain and this label.
 pub(crate) fn fits_key(domain: &str, label: &Label) -> bool {
     domain.len().saturating_add(SEPARATOR.len_utf8()).saturating_add(label.0.len()) <= MAX_NAME
@@ -210,7 +230,7 @@ pub(crate) fn fits_key(domain: &str, label: &Label) -> bool {
 /// The domain of a key, and its label.
 pub(crate) fn key_parts(key: &RoutingKey) -> (&str, Option<&str>) {
     match key.as_str().split_once(SEPARATOR) {
-        Some((domain, label)) => (domain, Some(label)),
+        Some((domain, label)) => (domain, Some(label.strip_prefix(PIN).unwrap_or(label))),
         None => (key.as_str(), None),
     }
 }

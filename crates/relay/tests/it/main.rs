@@ -21,6 +21,7 @@ mod one_dead;
 mod one_provider;
 mod one_report;
 mod open_relay;
+mod operator;
 mod outcomes;
 mod overload;
 mod own_name;
