@@ -59,8 +59,8 @@ pub(crate) enum OutsideError {
 }
 
 /// Makes a message of an owner. It has one delivery for each domain and label of the recipients, in
-/// the order in which these first appear. It is due when its hold ends, and has the priority and the
-/// size of its MAIL.
+/// the order in which these first appear. It is due when its hold ends, and has the priority and
+/// the size of its MAIL.
 pub(crate) fn new_message(
     own_name: &Domain,
     owner: Owner,

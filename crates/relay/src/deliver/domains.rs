@@ -154,8 +154,8 @@ enum Look {
     Wait,
 }
 
-/// Where the mail of a class that is offered goes: its hosts, if the route leaves them to the DNS. `None`: it is
-/// not known yet; the class is offered again when it is.
+/// Where the mail of a class that is offered goes: its hosts, if the route leaves them to the DNS.
+/// `None`: it is not known yet; the class is offered again when it is.
 pub(super) fn find<Q: Queue, R: Resolver>(
     crew: &Arc<Crew<Q, R>>,
     (class, how): (&DueClass, Offer),

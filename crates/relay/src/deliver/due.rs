@@ -25,8 +25,9 @@ use crate::rank::{Rank, Size};
 /// class, so all of them come in a circle. An owner may take a class only while it has fewer than
 /// there is room for. So there is room for other owners, however much one owner has due.
 ///
-/// What comes before all that was missed is *urgent*: a higher priority, or small mail beside large.
-/// It waits for no circle. The last eighth of the room is for it, and it goes back after its turn.
+/// What comes before all that was missed is *urgent*: a higher priority, or small mail beside
+/// large. It waits for no circle. The last eighth of the room is for it, and it goes back after its
+/// turn.
 #[derive(Debug, Default)]
 pub(super) struct Due {
     known: HashSet<DueClass>,
@@ -182,8 +183,8 @@ impl Due {
         }
     }
 
-    /// Takes the next class. If there was a delivery, add it again. Large mail is passed over unless
-    /// it `may_be_large`.
+    /// Takes the next class. If there was a delivery, add it again. Large mail is passed over
+    /// unless it `may_be_large`.
     pub(super) fn take(&mut self, may_be_large: bool) -> Option<DueClass> {
         let mut ranks = self.rings.keys().filter(|rank| may_be_large || rank.size == Size::Small);
         let first = *ranks.next()?;

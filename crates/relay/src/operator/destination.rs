@@ -49,8 +49,8 @@ pub struct Reason {
     pub example: Diagnostic,
 }
 
-/// Sums queued mail up by destination. It keeps at most [`MOST`](Self::MOST) destinations, and counts the mail
-/// of all further ones together.
+/// Sums queued mail up by destination. It keeps at most [`MOST`](Self::MOST) destinations, and
+/// counts the mail of all further ones together.
 ///
 /// ```
 /// # use posthaste_relay::{Destination, Destinations, MessageFilter, Relay, queue::{self, Queue}, client::Resolver};

@@ -24,8 +24,8 @@ use crate::{
 };
 use filter::Finder;
 
-/// The hands of an operator: looks at queued mail, and changes it, while the relay runs. Get it with
-/// [`Relay::operator`].
+/// The hands of an operator: looks at queued mail, and changes it, while the relay runs. Get it
+/// with [`Relay::operator`].
 ///
 /// Everything is durable when a call returns. An attempt that is under way when its message is
 /// changed goes on, and its outcome counts, unless the message was removed.

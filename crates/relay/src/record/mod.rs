@@ -24,8 +24,9 @@
 //! deliveries to be reported by it.
 //!
 //! An envelope has version 5 if the message says SMTPUTF8 and needs only 8BITMIME. Otherwise it has
-//! version 4 if the message has a front, and 3 if not. Older programs read those too. Versions 1 and 2 can still be read. Version 2 has no room, no `remaining`, no trusted
-//! client, and no outcome to be reported. Version 1 also has no flags, no client and no `at`.
+//! version 4 if the message has a front, and 3 if not. Older programs read those too. Versions 1
+//! and 2 can still be read. Version 2 has no room, no `remaining`, no trusted client, and no
+//! outcome to be reported. Version 1 also has no flags, no client and no `at`.
 
 mod outside;
 mod recipient;

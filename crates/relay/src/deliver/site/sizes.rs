@@ -39,8 +39,8 @@ impl Sizes {
         self.large.remove(&worker);
     }
 
-    /// Returns `true` if one more worker may have a large message, of this `limit` of workers. Those
-    /// that are `stuck` do not count. `waits`: small mail is due.
+    /// Returns `true` if one more worker may have a large message, of this `limit` of workers.
+    /// Those that are `stuck` do not count. `waits`: small mail is due.
     pub(super) fn may_be_large(&self, limit: usize, stuck: impl Fn(u64) -> bool, waits: bool, now: Instant) -> bool {
         let lately = || self.small.is_some_and(|at| now.saturating_duration_since(at) < KEPT);
         let most = if waits || lately() { (limit / 2).max(1) } else { limit };

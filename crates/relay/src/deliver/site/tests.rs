@@ -307,8 +307,8 @@ fn large(key: &str) -> DueClass {
     DueClass { priority: Rank::new(0, u64::MAX).number(), ..class(key) }
 }
 
-/// Each worker ends its message and takes the next one. A class of a size that is `left` has another
-/// delivery, so that it goes back, and a worker is hired if the site wants one.
+/// Each worker ends its message and takes the next one. A class of a size that is `left` has
+/// another delivery, so that it goes back, and a worker is hired if the site wants one.
 fn go_on(site: &Arc<Site>, workers: &mut Vec<(Turn, Size)>, mut hired: Vec<Turn>, left: impl Fn(Size) -> bool) {
     for (mut turn, _) in std::mem::take(workers) {
         match turn.look(Held::Nothing) {

@@ -84,8 +84,9 @@ impl Turn {
     }
 
     /// The next class to claim from. If there was a delivery, put the class back with
-    /// [`Site::offer`]; if not, call [`found_none`](Self::found_none). `None`: no class has a turn, or
-    /// its delivery must wait. Put the connection on the shelf, then call [`leave`](Self::leave).
+    /// [`Site::offer`]; if not, call [`found_none`](Self::found_none). `None`: no class has a turn,
+    /// or its delivery must wait. Put the connection on the shelf, then call
+    /// [`leave`](Self::leave).
     pub(in crate::deliver) fn next(&mut self, held: Held<'_>) -> Option<DueClass> {
         self.open = None;
         let mut state = self.site.state();
