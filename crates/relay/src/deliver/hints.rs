@@ -7,7 +7,7 @@ use std::{
     sync::{Mutex, MutexGuard, PoisonError},
 };
 
-use posthaste_queue::{DueClass, NewMessage};
+use posthaste_queue::{DueClass, NewMessage, Summary};
 use tokio::sync::Notify;
 
 /// Hints that wait for the loop. Delivery is right without any of them: the loop also looks by
@@ -32,6 +32,14 @@ impl Hint {
         let due = message.deliveries.iter().filter(|delivery| delivery.delay.is_zero()).take(HINTS);
         let class = |key| DueClass { key, priority: message.priority, owner: message.owner.clone() };
         Self(due.map(|delivery| class(delivery.key.clone())).collect())
+    }
+}
+
+/// All classes of a message that an operator has made due.
+impl From<&Summary> for Hint {
+    fn from(message: &Summary) -> Self {
+        let class = |key| DueClass { key, priority: message.priority, owner: message.owner.clone() };
+        Self(message.deliveries.iter().take(HINTS).map(|delivery| class(delivery.key.clone())).collect())
     }
 }
 

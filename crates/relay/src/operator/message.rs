@@ -8,6 +8,7 @@ use posthaste_server::wire::{ForwardPath, ReversePath};
 use crate::{
     Diagnostic,
     message::whole_len,
+    rank::Rank,
     record::{Outside, Recipient, RecordError, decode_recipients},
     rule::key_parts,
 };
@@ -87,7 +88,7 @@ impl QueuedMessage {
         let mut message = Self {
             id: summary.id,
             owner: summary.owner.clone(),
-            priority: summary.priority.0,
+            priority: Rank::read(summary.priority).priority.0,
             sender: None,
             client: None,
             age: summary.age,

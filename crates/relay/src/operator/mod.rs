@@ -8,7 +8,7 @@ mod message;
 use std::time::Duration;
 
 use posthaste_client::Resolver;
-use posthaste_queue::{Alteration, DueClass, Error, MessageId, Priority, Queue, Summary};
+use posthaste_queue::{Alteration, Error, MessageId, Queue};
 
 pub use content::QueuedContent;
 pub use destination::{Destination, Destinations, Reason};
@@ -141,7 +141,8 @@ impl<Q: Queue, R: Send + Sync + 'static> Operator<'_, Q, R> {
     pub async fn retry(&self, id: MessageId) -> Result<usize, Error> {
         let now = Alteration::Reschedule { key: None, delay: Duration::ZERO };
         let count = self.shared.queue.alter(id, now).await?;
-        self.hint(&self.shared.queue.summary(id).await?);
+        // The loop need not find it by itself.
+        self.shared.hints.add(Hint::from(&self.shared.queue.summary(id).await?));
         Ok(count)
     }
 
@@ -177,14 +178,5 @@ impl<Q: Queue, R: Send + Sync + 'static> Operator<'_, Q, R> {
         self.shared.queue.remove(id).await?;
         self.shared.observe(&Event::Removed { message: id });
         Ok(())
-    }
-
-    /// Tells the delivery loop what has become due, so that it need not find that by itself.
-    fn hint(&self, summary: &Summary) {
-        let (owner, Priority(priority)) = (&summary.owner, summary.priority);
-        for delivery in &summary.deliveries {
-            let class = DueClass { key: delivery.key.clone(), priority: Priority(priority), owner: owner.clone() };
-            self.shared.hints.add(Hint::from(class));
-        }
     }
 }
