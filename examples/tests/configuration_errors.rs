@@ -313,3 +313,54 @@ The routes, in order:
     }
     assert_eq!(check(&["--route", "s s", "x@e.test"]).0, Some(2));
 }
+
+const MAILBOXES: &str = r#"hostname = "relay.test"
+queue = "queue"
+postmaster = "op@known.test"
+relay_from = ["127.0.0.0/8"]
+relay_domains = ["known.test", "any.test"]
+[[route]]
+name = "some"
+senders = ["news@s.test"]
+to = "discard"
+[[route]]
+domains = ["known.test"]
+mailboxes = ["jo@known.test", "op@known.test"]
+to = ["a.test:2525"]
+[[route]]
+domains = ["dirs.test"]
+to = "maildir:/tmp/{domain}/{local}"
+[[route]]
+domains = ["any.test", "relay.test", "localhost"]
+mailboxes = "unknown"
+to = "mx"
+"#;
+
+#[test]
+fn the_answer_about_a_route_is_the_reply_of_rcpt_where_that_refuses() {
+    let folder = folder(MAILBOXES);
+    for (sender, recipient, answer) in [
+        ("<>", "jo@known.test", "a.test:2525"),
+        ("<>", "JO@Known.test", "a.test:2525"),
+        ("<>", "postmaster@known.test", "a.test:2525"),
+        ("<>", "gone@known.test", "refuse 550 5.1.1 There is no such mailbox"),
+        // The mailboxes are those of the domain, whatever route the mail takes.
+        ("news@s.test", "gone@known.test", "refuse 550 5.1.1 There is no such mailbox"),
+        ("news@s.test", "jo@known.test", "some: discard"),
+        ("<>", "gone@any.test", "mx"),
+        ("<>", "postmaster@relay.test", "a.test:2525"),
+        ("<>", "postmaster", "a.test:2525"),
+        ("<>", "jo@relay.test", "refuse 550 5.1.1 There is no such mailbox here"),
+        ("<>", "jo@else.test", "refuse 550 5.1.1 There is no route to that recipient"),
+        ("<>", "jo@localhost", "refuse 550 5.1.2 That domain is not in the public DNS"),
+        ("<>", "jo@dirs.test", "maildir:/tmp/{domain}/{local}"),
+        ("<>", "\"../jo\"@dirs.test", "refuse 550 5.1.1 That mailbox cannot exist here: it is no name of a folder"),
+    ] {
+        let mut check = program();
+        check.args(["check", "--config", "relay.toml", "--route", sender, recipient]);
+        let output = check.current_dir(folder.path()).output().expect("cargo built the relay");
+        let said = String::from_utf8_lossy(&output.stdout).into_owned();
+        assert!(said.trim_end().ends_with(&format!(": {answer}")), "{sender} {recipient} {said}");
+        assert_eq!(output.status.code(), Some(0));
+    }
+}
