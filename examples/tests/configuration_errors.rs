@@ -272,6 +272,8 @@ role = "submission"
 [tls]
 certificate = "cert.pem"
 key = "key.pem"
+[submission]
+tag_field = "X-Campaign"
 "#;
 
 #[test]

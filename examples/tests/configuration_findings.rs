@@ -444,7 +444,10 @@ const FOUND: &[(&str, &[&str])] = &[
         ],
     ),
     ("[[route]]\ndomains = { file = \"none.txt\" }\nto = \"mx\"", &["6 E domains: cannot read none.txt"]),
-    ("[[route]]\ndomains = { file = \"open\" }\nto = \"mx\"", &["6 E domains: open is no file"]),
+    (
+        "[[route]]\ndomains = { file = \"open\" }\nto = \"mx\"",
+        &["6 E domains: cannot read open: it is a folder and no file; write the name of a file"],
+    ),
     ("[[route]]\ndomains = { file = \"empty.txt\" }\nto = \"mx\"", &["6 E domains: the list is empty"]),
     (
         "[[route]]\ndomains = { files = \"ours.txt\" }\nto = \"mx\"",
@@ -584,7 +587,7 @@ const FOUND: &[(&str, &[&str])] = &[
     ),
     (
         "[[route]]\ndomains = [\"*\"]\nto = [\"hop.test:587\"]\ntls = \"verified\"\nauthorities = \"cert.pem\"\nlogin = { user = \"me\", password_file = \"open\" }",
-        &["10 E password_file: open is no file"],
+        &["10 E password_file: cannot read open: it is a folder and no file; write the name of a file"],
     ),
     (
         "[[route]]\ndomains = [\"*\"]\nto = [\"hop.test:587\"]\ntls = \"verified\"\nauthorities = \"cert.pem\"\nlogin = { user = \"me\", password_file = \"open.txt\" }",
@@ -724,6 +727,38 @@ const FOUND: &[(&str, &[&str])] = &[
             "8 E tag_field: `Subject` is a field that others need",
         ],
     ),
+    (
+        "[[route]]\nname = \"a\"\ntags = [\"summer\"]\nto = \"mx\"\n@to_mx",
+        &["7 W tags: no message can name a campaign, and the route has no mail; write the field that names it"],
+    ),
+    ("submission = { tag_field = \"X-Tag\" }\n[[route]]\nname = \"a\"\ntags = [\"summer\"]\nto = \"mx\"\n@to_mx", &[]),
+    (
+        "listener = [{ address = \"127.0.0.1:2525\", proxies = [\"192.0.2.7\"], xclient = [\"2001:db8::1\"] }]",
+        &[
+            "5 E proxies: the network of it alone is `192.0.2.7/32`; write the networks of proxies",
+            "5 E xclient: the network of it alone is `2001:db8::1/128`; write the networks of proxies",
+        ],
+    ),
+    // Files that are none. No pipe is waited for.
+    ("tls = { certificate = \"open\", key = \"pipe\" }", &["5 E certificate: it is a folder", "5 E key: it is a pipe"]),
+    (
+        "reports = { opening = \"pipe\", closing = \"open\" }",
+        &["5 E opening: it is a pipe", "5 E closing: it is a folder"],
+    ),
+    (
+        "@to_hop\ntls = \"verified\"\nauthorities = \"pipe\"\nlogin = { user = \"me\", password_file = \"pipe\" }",
+        &["9 E authorities: it is a pipe", "10 E password_file: it is a pipe and no file"],
+    ),
+    (
+        "[[route]]\ndomains = [\"*\"]\nto = \"https://app.test/\"\nsecret_file = \"pipe\"",
+        &["8 E secret_file: it is a pipe and no file"],
+    ),
+    (
+        "listener = [@mx, @submission]\n@account\n@tls\ndkim = [{ domain = \"a.test\", selector = \"s\", key = \"pipe\" },\n\
+         { domain = \"b.test\", selector = \"s\", key = \"open\" }]",
+        &["8 E key: it is a pipe", "9 E key: it is a folder"],
+    ),
+    ("relay_domains = { file = \"pipe\" }", &["5 E relay_domains: it is a pipe and no file"]),
     ("[submission]\ntag_field = \"X Tag\"", &["6 E tag_field: `X Tag` is no name of a field"]),
     ("[submission]\nsender_suffices = true", &["6 W sender_suffices: users may send from any address"]),
     (
@@ -783,7 +818,9 @@ const FOUND: &[(&str, &[&str])] = &[
             "10 E greeting_delay: it is a number and no text",
         ],
     ),
-    ("[limits]\nidle_commands = 1", &["6 W idle_commands: a client may need 10"]),
+    ("[limits]\nidle_commands = 1", &["6 E idle_commands: disconnected before its first message; write 10 or more"]),
+    ("[limits]\nidle_commands = 4", &["6 W idle_commands: a client may need 10"]),
+    ("[limits]\nidle_commands = 10", &[]),
     ("[limits]\nrecipients = 99", &["6 W recipients: 100"]),
     ("[limits]\nrecipients = 20000", &["6 E recipients: 1 to 10000"]),
     (
@@ -940,6 +977,8 @@ fn checked(text: &str, readable: bool) -> (Option<i32>, Vec<String>) {
         allow(&folder.path().join("relay.toml"), 0o644);
     }
     fs::create_dir(folder.path().join("open")).expect("the folder is ours");
+    let (pipe, mode) = (rustix::fs::FileType::Fifo, rustix::fs::Mode::RUSR);
+    rustix::fs::mknodat(rustix::fs::CWD, folder.path().join("pipe"), pipe, mode, 0).expect("the folder is ours");
     allow(&folder.path().join("open"), 0o777);
     std::os::unix::fs::symlink("/nowhere/at/all", folder.path().join("nowhere")).expect("the folder is ours");
     for file in fs::read_dir(certificates()).expect("it was made").filter_map(Result::ok) {
