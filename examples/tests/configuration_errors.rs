@@ -261,6 +261,9 @@ name = "no"
 recipients = { file = "boxes.txt" }
 to = "refuse 550 5.7.1 Not by this relay"
 [[route]]
+domains = ["l.test"]
+to = [["lmtp:a.test:24 3", "lmtp:b.test:24"], "lmtp:c.test:24"]
+[[route]]
 domains = ["e.test"]
 to = "discard"
 [[route]]
@@ -290,6 +293,7 @@ The routes, in order:
   bulk: senders news@s.test, a.test, b.test and 1 more; identities jo -> a.test:2525 (3) or [192.0.2.1]:2525 (1), then b.test:2525
   inside: domains d.test, *.d.test; clients 10.0.0.0/8; tags summer -> hold
   no: recipients gone@d.test, old.test -> refuse 550 5.7.1 Not by this relay
+  domains l.test -> lmtp:a.test:24 (3) or lmtp:b.test:24 (1), then lmtp:c.test:24
   domains e.test -> discard
   domains * -> mx
 ";
@@ -309,6 +313,10 @@ The routes, in order:
         (&["s@s.test", "x@d.test", "--client", "10.1.2.3"], "<s@s.test> to <x@d.test>: mx"),
         (&["s@s.test", "gone@d.test"], "<s@s.test> to <gone@d.test>: no: refuse 550 5.7.1 Not by this relay"),
         (&["s@s.test", "x@e.test"], "<s@s.test> to <x@e.test>: discard"),
+        (
+            &["s@s.test", "x@l.test"],
+            "<s@s.test> to <x@l.test>: lmtp:a.test:24 (3) or lmtp:b.test:24 (1), then lmtp:c.test:24",
+        ),
     ] {
         let arguments = [&["--route"], more].concat();
         assert_eq!(check(&arguments), (Some(0), format!("{answer}\n")), "{more:?}");

@@ -467,6 +467,28 @@ const FOUND: &[(&str, &[&str])] = &[
     ("[[route]]\ndomains = [\"*\"]\nto = \"lmtp:mail.test:24\"\ntls = \"verified\"\nauthorities = \"cert.pem\"", &[]),
     ("[[route]]\ndomains = [\"*\"]\nto = \"lmtp:mail.test\"", &["7 E to: no host:port"]),
     ("[[route]]\ndomains = [\"*\"]\nto = \"lmtp:unix:run/lmtp\"", &["7 E to: begins with /; write"]),
+    (
+        "[[route]]\ndomains = [\"*\"]\nto = [[\"lmtp:a.test:24 3\", \"lmtp:b.test:24\"], \"lmtp:[192.0.2.1]:24\"]\ntls = \"off\"",
+        &["7 E to: `[192.0.2.1]:24` is no host:port; write"],
+    ),
+    (
+        "[[route]]\ndomains = [\"*\"]\nto = [[\"lmtp:a.test:24 3\", \"lmtp:b.test:24\"], \"lmtp:192.0.2.1:24\"]\n\
+         tls = \"verified\"\nauthorities = \"cert.pem\"\nchunking = false\n@login",
+        &[],
+    ),
+    (
+        "[[route]]\ndomains = [\"*\"]\nto = [\"lmtp:a.test:24\",\n\"b.test:24\"]",
+        &["8 E to: LMTP and hosts that speak SMTP are in one list; write a [[route]] for each protocol"],
+    ),
+    (
+        "[[route]]\ndomains = [\"*\"]\nto = [\"lmtp:unix:/nowhere/lmtp\", \"lmtp:a.test:24\"]",
+        &["7 E to: is a socket of this machine, which stands alone and not in a list; write"],
+    ),
+    (
+        "[[route]]\ndomains = [\"*\"]\nto = [\"lmtp:a.test:24\",\n\"lmtp:A.test:24\"]",
+        &["8 W to: stands in line 7 already"],
+    ),
+    ("[[route]]\ndomains = [\"*\"]\nto = \"lmtp:127.0.0.1:2525\"", &["7 E to: this relay's own listener"]),
     ("[[route]]\ndomains = [\"*\"]\nto = \"lmtp:unix:/nowhere/lmtp\"", &["7 W to: no server at /nowhere/lmtp now"]),
     ("[[route]]\ndomains = [\"*\"]\nto = \"lmtp:unix:/etc/passwd\"", &["7 E to: /etc/passwd is no socket"]),
     (

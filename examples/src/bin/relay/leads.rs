@@ -42,7 +42,7 @@ impl Question {
         facts.tag = self.tag.as_deref();
         let name = |route: &Route| route.label.as_ref().map_or_else(String::new, |label| format!("{label}: "));
         let answer = match config.relay.route_of(&facts) {
-            Ok(route) => format!("{}{}", name(&route), text_of(&route.to)),
+            Ok(route) => format!("{}{}", name(&route), text_of(&route.to, route.protocol)),
             Err(refusal) => {
                 let route = config.relay.routes.of(&facts).filter(|route| matches!(route.to, NextHop::Refuse(_)));
                 format!("{}refuse {refusal}", route.map(|route| name(route)).unwrap_or_default())

@@ -68,7 +68,7 @@ const KEYS: &[(&str, &str)] = &[
     ("route.tags", "write tags of campaigns, such as [\"summer\"]"),
     (
         "route.to",
-        "write \"mx\", a list of hosts with ports, such as [\"smarthost.example.org:25\"], or of groups of them with weights, such as [[\"a.example.org:25 3\", \"b.example.org:25\"], \"c.example.org:25\"], \"lmtp:unix:/run/dovecot/lmtp\", \"lmtp:localhost:24\", \"maildir:/var/mail/{domain}/{local}\", \"https://app.example.org/inbound\", or \"refuse 550 5.7.1 Not by this relay\", \"discard\" or \"hold\"",
+        "write \"mx\", a list of hosts with ports, such as [\"smarthost.example.org:25\"], or of groups of them with weights, such as [[\"a.example.org:25 3\", \"b.example.org:25\"], \"c.example.org:25\"], such lists with \"lmtp:\" before each host, \"lmtp:localhost:24\", \"lmtp:unix:/run/dovecot/lmtp\", \"maildir:/var/mail/{domain}/{local}\", \"https://app.example.org/inbound\", or \"refuse 550 5.7.1 Not by this relay\", \"discard\" or \"hold\"",
     ),
     ("route.tls", "write \"off\", \"opportunistic\", \"required\", \"verified\", \"unverified\" or \"implicit\""),
     ("route.authorities", "write the name of a PEM file with certificates"),

@@ -3,7 +3,7 @@
 
 use std::{path::Path, sync::Arc};
 
-use posthaste::client::{Identity, Tls};
+use posthaste::client::{Identity, Protocol, Tls};
 use posthaste::relay::{DomainPattern, HostGroup, MailboxPattern, NextHop, RecipientTable, RouteTable, WeightedHost};
 use posthaste::server::{
     Refusal,
@@ -16,7 +16,7 @@ use super::{
     check,
     conditions::{Conditions, some_of},
     file::File,
-    findings::{At, Findings},
+    findings::{At, Findings, Place},
     login::RouteLogin,
     source::{self, Drawn},
     table::{Read, Table, kind},
@@ -61,7 +61,7 @@ pub(super) enum To {
     Refuse(Refusal),
     Discard,
     Hold,
-    /// To what is no SMTP host.
+    /// To what is no host.
     Hop(Hop),
 }
 
@@ -71,6 +71,8 @@ pub(super) struct Host {
     pub(super) name: String,
     pub(super) port: u16,
     pub(super) weight: u16,
+    /// `true`: it speaks LMTP, as all hosts of its route do.
+    pub(super) is_lmtp: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -120,10 +122,7 @@ impl Route {
     /// How much TLS it has, never [`RouteTls::Required`]: that becomes `Verified` if the route
     /// names its hosts by name, and `Unverified` otherwise.
     pub(super) fn tls_in_force(&self) -> RouteTls {
-        let names_a_host = match self.hop() {
-            Some(Hop::Lmtp(name, _)) => !name.starts_with('['),
-            _ => self.hosts().any(|host| !host.value.name.starts_with('[')),
-        };
+        let names_a_host = self.hosts().any(|host| !host.value.name.starts_with('['));
         match self.tls.as_ref().map_or(RouteTls::Opportunistic, |tls| tls.value) {
             RouteTls::Required if names_a_host => RouteTls::Verified,
             RouteTls::Required => RouteTls::Unverified,
@@ -140,7 +139,7 @@ impl Route {
         groups.iter().flatten()
     }
 
-    /// The next hop, if it is no SMTP host.
+    /// The next hop, if it is no host.
     pub(super) fn hop(&self) -> Option<&Hop> {
         match &self.to.as_ref()?.value {
             To::Hop(hop) => Some(hop),
@@ -151,18 +150,16 @@ impl Route {
     /// Returns `true` if it makes connections that have a source.
     pub(super) fn has_connections(&self) -> bool {
         match self.to.as_ref().map(|to| &to.value) {
-            Some(To::Refuse(_) | To::Discard | To::Hold) => false,
-            Some(To::Hop(hop)) => matches!(hop, Hop::Lmtp(..)),
+            Some(To::Refuse(_) | To::Discard | To::Hold | To::Hop(_)) => false,
             Some(To::Mx | To::Hosts(_)) | None => true,
         }
     }
 
     /// Returns `true` if certificates prove who its hosts are.
     pub(super) fn is_verified(&self) -> bool {
-        let is_host = self.hop().is_none_or(|hop| matches!(hop, Hop::Lmtp(..)));
-        match is_host {
-            true => matches!(self.tls_in_force(), RouteTls::Verified | RouteTls::Implicit),
-            false => self.hop().is_some_and(Hop::is_https),
+        match self.hop() {
+            None => matches!(self.tls_in_force(), RouteTls::Verified | RouteTls::Implicit),
+            Some(hop) => hop.is_https(),
         }
     }
 
@@ -192,6 +189,9 @@ impl Route {
                 hop.route(self.secret.as_ref().and_then(|secret| secret.value.as_ref()), config)?
             }
         };
+        if self.hosts().any(|host| host.value.is_lmtp) {
+            route.protocol = Protocol::Lmtp;
+        }
         route.tls = self.client_tls(verified, any)?;
         route.credentials = self.own_login().map(RouteLogin::login);
         route.chunking = check::is_on(self.chunking.as_ref());
@@ -299,9 +299,22 @@ impl To {
                     );
                     return None;
                 }
+                let mut all = groups.value.iter().flatten();
+                let first = all.next().is_some_and(|host| host.value.is_lmtp);
+                if let Some(other) = all.find(|host| host.value.is_lmtp != first) {
+                    let text = "hosts that speak LMTP and hosts that speak SMTP are in one list";
+                    findings.error(other.place, format_args!("{text}; write a [[route]] for each protocol"));
+                    return None;
+                }
                 Some(At { value: Self::Hosts(groups.value), place: groups.place })
             }
-            false => table.need("to", findings, Self::word),
+            false => {
+                let mut to = table.need("to", findings, Self::word)?;
+                if let Self::Hosts(groups) = &mut to.value {
+                    groups.iter_mut().flatten().for_each(|host| host.place = to.place);
+                }
+                Some(to)
+            }
         }
     }
 
@@ -313,6 +326,10 @@ impl To {
             None if text == "hold" => Ok(Self::Hold),
             None if text == "refuse" => Err("it has no reply".to_owned()),
             Some(("refuse", reply)) => refusal(reply).map(Self::Refuse),
+            _ if text.starts_with("lmtp:") && !text.starts_with("lmtp:unix:") => {
+                let value = values::weighted_host(value)?;
+                Ok(Self::Hosts(vec![vec![At { value, place: Place::absent("to") }]]))
+            }
             _ => Hop::read(text).map_or_else(|| Err(format!("`{text}` is no next hop")), |hop| hop.map(Self::Hop)),
         }
     }
@@ -322,15 +339,18 @@ impl To {
         match self {
             Self::Hop(hop) => hop.text(),
             Self::Mx | Self::Hosts(_) | Self::Refuse(_) | Self::Discard | Self::Hold => {
-                self.next_hop().as_ref().map_or_else(String::new, text_of)
+                let is_lmtp =
+                    matches!(self, Self::Hosts(groups) if groups.iter().flatten().any(|host| host.value.is_lmtp));
+                let protocol = if is_lmtp { Protocol::Lmtp } else { Protocol::Smtp };
+                self.next_hop().map_or_else(String::new, |next_hop| text_of(&next_hop, protocol))
             }
         }
     }
 
-    /// `None`: it is no SMTP host.
+    /// `None`: it is no host.
     fn next_hop(&self) -> Option<NextHop> {
         let host = |host: &At<Host>| {
-            let Host { name, port, weight } = &host.value;
+            let Host { name, port, weight, is_lmtp: _ } = &host.value;
             let mut host = WeightedHost::new(name.clone(), *port);
             host.weight = *weight;
             host
@@ -349,12 +369,13 @@ impl To {
 }
 
 /// A next hop as people read it.
-pub(crate) fn text_of(next_hop: &NextHop) -> String {
+pub(crate) fn text_of(next_hop: &NextHop, protocol: Protocol) -> String {
+    let lmtp = if protocol == Protocol::Lmtp { "lmtp:" } else { "" };
     let group = |HostGroup(hosts): &HostGroup| {
         let host = |WeightedHost { name, port, weight, .. }: &WeightedHost| match hosts.len() {
-            1 if *port == 0 => name.clone(),
-            1 => format!("{name}:{port}"),
-            _ => format!("{name}:{port} ({weight})"),
+            1 if *port == 0 => format!("{lmtp}{name}"),
+            1 => format!("{lmtp}{name}:{port}"),
+            _ => format!("{lmtp}{name}:{port} ({weight})"),
         };
         hosts.iter().map(host).collect::<Vec<_>>().join(" or ")
     };

@@ -345,12 +345,16 @@ pub(super) fn time(value: &DeValue<'_>) -> Read<Timestamp> {
     moment.or_else(|| if is_day { day() } else { None }).ok_or_else(|| format!("`{written}` has no offset from UTC"))
 }
 
-/// A host and its port, and after a blank its weight.
+/// A host and its port, after `lmtp:` if it speaks that, and after a blank its weight.
 pub(super) fn weighted_host(value: &DeValue<'_>) -> Read<Host> {
     let written = text(value)?;
     let (host, weight) = weighted(written)?;
-    let (name, port) = host_and_port(host)?;
-    Ok(Host { name, port, weight })
+    if host.starts_with("lmtp:unix:") {
+        return Err(format!("`{host}` is a socket of this machine, which stands alone and not in a list"));
+    }
+    let lmtp = host.strip_prefix("lmtp:");
+    let (name, port) = host_and_port(lmtp.unwrap_or(host))?;
+    Ok(Host { name, port, weight, is_lmtp: lmtp.is_some() })
 }
 
 /// What stands before a blank, and the weight after it, which is 1 if there is none.
