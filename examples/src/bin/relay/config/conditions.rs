@@ -8,7 +8,8 @@ use posthaste::relay::{IpNet, Label, MailboxPattern, MailboxSet, Rule};
 use super::{
     file::File,
     findings::{At, Findings, Place},
-    route::{Route, To},
+    next_hop::To,
+    route::Route,
     table::{Read, Table},
     values, values_of,
 };

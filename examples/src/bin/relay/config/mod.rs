@@ -14,6 +14,7 @@ mod guards;
 mod keys;
 mod lists;
 mod login;
+mod next_hop;
 mod overload;
 mod reports;
 mod route;
@@ -58,7 +59,7 @@ use findings::At;
 pub(crate) use findings::Findings;
 pub(crate) use fixed::{Difference, Fixed, is_fixed};
 pub(crate) use guards::Guards;
-pub(crate) use route::text_of;
+pub(crate) use next_hop::text_of;
 pub(crate) use written::Written;
 
 /// Everything that the program needs to know.

@@ -19,7 +19,8 @@ use super::{
     findings::{At, Findings, Place},
     keys::remedy,
     lists,
-    route::{Route, To},
+    next_hop::To,
+    route::Route,
     table::{Read, Table},
     tls, values,
 };

@@ -12,7 +12,8 @@ use crate::config::{
     DEFAULT_CONCURRENCY, Facts,
     file::{Dane, File, ListenerTls},
     findings::{Findings, Place},
-    route::{RouteTls, To},
+    next_hop::To,
+    route::RouteTls,
     values::span,
 };
 use crate::limits::needed;

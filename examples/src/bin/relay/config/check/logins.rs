@@ -5,7 +5,8 @@ use crate::config::{
     file::File,
     findings::{At, Findings, Place},
     login::RouteLogin,
-    route::{Route, RouteTls, To, is_loopback},
+    next_hop::To,
+    route::{Route, RouteTls, is_loopback},
 };
 
 pub(super) fn check(file: &File, findings: &mut Findings) {
