@@ -808,8 +808,18 @@ const FOUND: &[(&str, &[&str])] = &[
     (
         "[reports]\nper_hour = 0\nfailed_subject = \"Nicht \u{fc}berbracht ({message})\"\ndelayed_subject = \"Later\"\n\
          relayed_subject = \"On its way\"\nopening = \"ours.txt\"\nfailed = \"words.txt\"\ndelayed = \"words.txt\"\n\
-         relayed = \"words.txt\"\ndelivered = \"words.txt\"\ndelivered_subject = \"Arrived\"\nclosing = \"empty.txt\"",
+         relayed = \"words.txt\"\ndelivered = \"words.txt\"\ndelivered_subject = \"Arrived\"\nclosing = \"empty.txt\"\n\
+         sender_name = \"Postamt {host_name}\"\nsaid = \"{remote}: {words}\"\nmore = \"und {count}\"\nshortened = \"ours.txt\"",
         &[],
+    ),
+    (
+        "[reports]\nsender_name = \"\"\nsaid = \"{remote} said\"\nmore = \"{count} of {all}\"\nshortened = \"words.txt\"",
+        &[
+            "6 E sender_name: it is empty; write some words",
+            "7 E said: `{words}` stands there 0 times; write it once",
+            "8 E more: `{all}` is no placeholder here; write {count}",
+            "9 E shortened: `{recipients}` is no placeholder here",
+        ],
     ),
     (
         "[reports]\nper_hour = \"many\"\nfailed_subject = \"{host}\"\ndelayed_subject = \"\"\n\
@@ -819,7 +829,7 @@ const FOUND: &[(&str, &[&str])] = &[
             "6 E per_hour: it is text",
             "7 E failed_subject: `{host}` is no placeholder here; write {host_name} or {message}",
             "8 E delayed_subject: it is empty",
-            "9 E relayed_subject: a subject has one line",
+            "9 E relayed_subject: it has one line",
             "10 E opening: `{recipients}` is no placeholder here",
             "11 E failed: `{recipients}` stands there 0 times",
             "12 E delayed: cannot read",
