@@ -261,6 +261,9 @@ name = "no"
 recipients = { file = "boxes.txt" }
 to = "refuse 550 5.7.1 Not by this relay"
 [[route]]
+domains = ["l.test"]
+to = [["lmtp:a.test:24 3", "lmtp:b.test:24"], "lmtp:c.test:24"]
+[[route]]
 domains = ["e.test"]
 to = "discard"
 [[route]]
@@ -272,6 +275,8 @@ role = "submission"
 [tls]
 certificate = "cert.pem"
 key = "key.pem"
+[submission]
+tag_field = "X-Campaign"
 "#;
 
 #[test]
@@ -288,6 +293,7 @@ The routes, in order:
   bulk: senders news@s.test, a.test, b.test and 1 more; identities jo -> a.test:2525 (3) or [192.0.2.1]:2525 (1), then b.test:2525
   inside: domains d.test, *.d.test; clients 10.0.0.0/8; tags summer -> hold
   no: recipients gone@d.test, old.test -> refuse 550 5.7.1 Not by this relay
+  domains l.test -> lmtp:a.test:24 (3) or lmtp:b.test:24 (1), then lmtp:c.test:24
   domains e.test -> discard
   domains * -> mx
 ";
@@ -307,9 +313,64 @@ The routes, in order:
         (&["s@s.test", "x@d.test", "--client", "10.1.2.3"], "<s@s.test> to <x@d.test>: mx"),
         (&["s@s.test", "gone@d.test"], "<s@s.test> to <gone@d.test>: no: refuse 550 5.7.1 Not by this relay"),
         (&["s@s.test", "x@e.test"], "<s@s.test> to <x@e.test>: discard"),
+        (
+            &["s@s.test", "x@l.test"],
+            "<s@s.test> to <x@l.test>: lmtp:a.test:24 (3) or lmtp:b.test:24 (1), then lmtp:c.test:24",
+        ),
     ] {
         let arguments = [&["--route"], more].concat();
         assert_eq!(check(&arguments), (Some(0), format!("{answer}\n")), "{more:?}");
     }
     assert_eq!(check(&["--route", "s s", "x@e.test"]).0, Some(2));
+}
+
+const MAILBOXES: &str = r#"hostname = "relay.test"
+queue = "queue"
+postmaster = "op@known.test"
+relay_from = ["127.0.0.0/8"]
+relay_domains = ["known.test", "any.test"]
+[[route]]
+name = "some"
+senders = ["news@s.test"]
+to = "discard"
+[[route]]
+domains = ["known.test"]
+mailboxes = ["jo@known.test", "op@known.test"]
+to = ["a.test:2525"]
+[[route]]
+domains = ["dirs.test"]
+to = "maildir:/tmp/{domain}/{local}"
+[[route]]
+domains = ["any.test", "relay.test", "localhost"]
+mailboxes = "unknown"
+to = "mx"
+"#;
+
+#[test]
+fn the_answer_about_a_route_is_the_reply_of_rcpt_where_that_refuses() {
+    let folder = folder(MAILBOXES);
+    for (sender, recipient, answer) in [
+        ("<>", "jo@known.test", "a.test:2525"),
+        ("<>", "JO@Known.test", "a.test:2525"),
+        ("<>", "postmaster@known.test", "a.test:2525"),
+        ("<>", "gone@known.test", "refuse 550 5.1.1 There is no such mailbox"),
+        // The mailboxes are those of the domain, whatever route the mail takes.
+        ("news@s.test", "gone@known.test", "refuse 550 5.1.1 There is no such mailbox"),
+        ("news@s.test", "jo@known.test", "some: discard"),
+        ("<>", "gone@any.test", "mx"),
+        ("<>", "postmaster@relay.test", "a.test:2525"),
+        ("<>", "postmaster", "a.test:2525"),
+        ("<>", "jo@relay.test", "refuse 550 5.1.1 There is no such mailbox here"),
+        ("<>", "jo@else.test", "refuse 550 5.1.1 There is no route to that recipient"),
+        ("<>", "jo@localhost", "refuse 550 5.1.2 That domain is not in the public DNS"),
+        ("<>", "jo@dirs.test", "maildir:/tmp/{domain}/{local}"),
+        ("<>", "\"../jo\"@dirs.test", "refuse 550 5.1.1 That mailbox cannot exist here: it is no name of a folder"),
+    ] {
+        let mut check = program();
+        check.args(["check", "--config", "relay.toml", "--route", sender, recipient]);
+        let output = check.current_dir(folder.path()).output().expect("cargo built the relay");
+        let said = String::from_utf8_lossy(&output.stdout).into_owned();
+        assert!(said.trim_end().ends_with(&format!(": {answer}")), "{sender} {recipient} {said}");
+        assert_eq!(output.status.code(), Some(0));
+    }
 }

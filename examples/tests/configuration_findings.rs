@@ -516,7 +516,10 @@ const FOUND: &[(&str, &[&str])] = &[
         ],
     ),
     ("[[route]]\ndomains = { file = \"none.txt\" }\nto = \"mx\"", &["6 E domains: cannot read none.txt"]),
-    ("[[route]]\ndomains = { file = \"open\" }\nto = \"mx\"", &["6 E domains: open is no file"]),
+    (
+        "[[route]]\ndomains = { file = \"open\" }\nto = \"mx\"",
+        &["6 E domains: cannot read open: it is a folder and no file; write the name of a file"],
+    ),
     ("[[route]]\ndomains = { file = \"empty.txt\" }\nto = \"mx\"", &["6 E domains: the list is empty"]),
     (
         "[[route]]\ndomains = { files = \"ours.txt\" }\nto = \"mx\"",
@@ -536,6 +539,28 @@ const FOUND: &[(&str, &[&str])] = &[
     ("[[route]]\ndomains = [\"*\"]\nto = \"lmtp:mail.test:24\"\ntls = \"verified\"\nauthorities = \"cert.pem\"", &[]),
     ("[[route]]\ndomains = [\"*\"]\nto = \"lmtp:mail.test\"", &["7 E to: no host:port"]),
     ("[[route]]\ndomains = [\"*\"]\nto = \"lmtp:unix:run/lmtp\"", &["7 E to: begins with /; write"]),
+    (
+        "[[route]]\ndomains = [\"*\"]\nto = [[\"lmtp:a.test:24 3\", \"lmtp:b.test:24\"], \"lmtp:[192.0.2.1]:24\"]\ntls = \"off\"",
+        &["7 E to: `[192.0.2.1]:24` is no host:port; write"],
+    ),
+    (
+        "[[route]]\ndomains = [\"*\"]\nto = [[\"lmtp:a.test:24 3\", \"lmtp:b.test:24\"], \"lmtp:192.0.2.1:24\"]\n\
+         tls = \"verified\"\nauthorities = \"cert.pem\"\nchunking = false\n@login",
+        &[],
+    ),
+    (
+        "[[route]]\ndomains = [\"*\"]\nto = [\"lmtp:a.test:24\",\n\"b.test:24\"]",
+        &["8 E to: LMTP and hosts that speak SMTP are in one list; write a [[route]] for each protocol"],
+    ),
+    (
+        "[[route]]\ndomains = [\"*\"]\nto = [\"lmtp:unix:/nowhere/lmtp\", \"lmtp:a.test:24\"]",
+        &["7 E to: is a socket of this machine, which stands alone and not in a list; write"],
+    ),
+    (
+        "[[route]]\ndomains = [\"*\"]\nto = [\"lmtp:a.test:24\",\n\"lmtp:A.test:24\"]",
+        &["8 W to: stands in line 7 already"],
+    ),
+    ("[[route]]\ndomains = [\"*\"]\nto = \"lmtp:127.0.0.1:2525\"", &["7 E to: this relay's own listener"]),
     ("[[route]]\ndomains = [\"*\"]\nto = \"lmtp:unix:/nowhere/lmtp\"", &["7 W to: no server at /nowhere/lmtp now"]),
     ("[[route]]\ndomains = [\"*\"]\nto = \"lmtp:unix:/etc/passwd\"", &["7 E to: /etc/passwd is no socket"]),
     (
@@ -656,7 +681,7 @@ const FOUND: &[(&str, &[&str])] = &[
     ),
     (
         "[[route]]\ndomains = [\"*\"]\nto = [\"hop.test:587\"]\ntls = \"verified\"\nauthorities = \"cert.pem\"\nlogin = { user = \"me\", password_file = \"open\" }",
-        &["10 E password_file: open is no file"],
+        &["10 E password_file: cannot read open: it is a folder and no file; write the name of a file"],
     ),
     (
         "[[route]]\ndomains = [\"*\"]\nto = [\"hop.test:587\"]\ntls = \"verified\"\nauthorities = \"cert.pem\"\nlogin = { user = \"me\", password_file = \"open.txt\" }",
@@ -796,6 +821,38 @@ const FOUND: &[(&str, &[&str])] = &[
             "8 E tag_field: `Subject` is a field that others need",
         ],
     ),
+    (
+        "[[route]]\nname = \"a\"\ntags = [\"summer\"]\nto = \"mx\"\n@to_mx",
+        &["7 W tags: no message can name a campaign, and the route has no mail; write the field that names it"],
+    ),
+    ("submission = { tag_field = \"X-Tag\" }\n[[route]]\nname = \"a\"\ntags = [\"summer\"]\nto = \"mx\"\n@to_mx", &[]),
+    (
+        "listener = [{ address = \"127.0.0.1:2525\", proxies = [\"192.0.2.7\"], xclient = [\"2001:db8::1\"] }]",
+        &[
+            "5 E proxies: the network of it alone is `192.0.2.7/32`; write the networks of proxies",
+            "5 E xclient: the network of it alone is `2001:db8::1/128`; write the networks of proxies",
+        ],
+    ),
+    // Files that are none. No pipe is waited for.
+    ("tls = { certificate = \"open\", key = \"pipe\" }", &["5 E certificate: it is a folder", "5 E key: it is a pipe"]),
+    (
+        "reports = { opening = \"pipe\", closing = \"open\" }",
+        &["5 E opening: it is a pipe", "5 E closing: it is a folder"],
+    ),
+    (
+        "@to_hop\ntls = \"verified\"\nauthorities = \"pipe\"\nlogin = { user = \"me\", password_file = \"pipe\" }",
+        &["9 E authorities: it is a pipe", "10 E password_file: it is a pipe and no file"],
+    ),
+    (
+        "[[route]]\ndomains = [\"*\"]\nto = \"https://app.test/\"\nsecret_file = \"pipe\"",
+        &["8 E secret_file: it is a pipe and no file"],
+    ),
+    (
+        "listener = [@mx, @submission]\n@account\n@tls\ndkim = [{ domain = \"a.test\", selector = \"s\", key = \"pipe\" },\n\
+         { domain = \"b.test\", selector = \"s\", key = \"open\" }]",
+        &["8 E key: it is a pipe", "9 E key: it is a folder"],
+    ),
+    ("relay_domains = { file = \"pipe\" }", &["5 E relay_domains: it is a pipe and no file"]),
     ("[submission]\ntag_field = \"X Tag\"", &["6 E tag_field: `X Tag` is no name of a field"]),
     ("[submission]\nsender_suffices = true", &["6 W sender_suffices: users may send from any address"]),
     (
@@ -823,8 +880,18 @@ const FOUND: &[(&str, &[&str])] = &[
     (
         "[reports]\nper_hour = 0\nfailed_subject = \"Nicht \u{fc}berbracht ({message})\"\ndelayed_subject = \"Later\"\n\
          relayed_subject = \"On its way\"\nopening = \"ours.txt\"\nfailed = \"words.txt\"\ndelayed = \"words.txt\"\n\
-         relayed = \"words.txt\"\ndelivered = \"words.txt\"\ndelivered_subject = \"Arrived\"\nclosing = \"empty.txt\"",
+         relayed = \"words.txt\"\ndelivered = \"words.txt\"\ndelivered_subject = \"Arrived\"\nclosing = \"empty.txt\"\n\
+         sender_name = \"Postamt {host_name}\"\nsaid = \"{remote}: {words}\"\nmore = \"und {count}\"\nshortened = \"ours.txt\"",
         &[],
+    ),
+    (
+        "[reports]\nsender_name = \"\"\nsaid = \"{remote} said\"\nmore = \"{count} of {all}\"\nshortened = \"words.txt\"",
+        &[
+            "6 E sender_name: it is empty; write some words",
+            "7 E said: `{words}` stands there 0 times; write it once",
+            "8 E more: `{all}` is no placeholder here; write {count}",
+            "9 E shortened: `{recipients}` is no placeholder here",
+        ],
     ),
     (
         "[reports]\nper_hour = \"many\"\nfailed_subject = \"{host}\"\ndelayed_subject = \"\"\n\
@@ -834,7 +901,7 @@ const FOUND: &[(&str, &[&str])] = &[
             "6 E per_hour: it is text",
             "7 E failed_subject: `{host}` is no placeholder here; write {host_name} or {message}",
             "8 E delayed_subject: it is empty",
-            "9 E relayed_subject: a subject has one line",
+            "9 E relayed_subject: it has one line",
             "10 E opening: `{recipients}` is no placeholder here",
             "11 E failed: `{recipients}` stands there 0 times",
             "12 E delayed: cannot read",
@@ -855,7 +922,9 @@ const FOUND: &[(&str, &[&str])] = &[
             "10 E greeting_delay: it is a number and no text",
         ],
     ),
-    ("[limits]\nidle_commands = 1", &["6 W idle_commands: a client may need 10"]),
+    ("[limits]\nidle_commands = 1", &["6 E idle_commands: disconnected before its first message; write 10 or more"]),
+    ("[limits]\nidle_commands = 4", &["6 W idle_commands: a client may need 10"]),
+    ("[limits]\nidle_commands = 10", &[]),
     ("[limits]\nrecipients = 99", &["6 W recipients: 100"]),
     ("[limits]\nrecipients = 20000", &["6 E recipients: 1 to 10000"]),
     (
@@ -1012,6 +1081,8 @@ fn checked(text: &str, readable: bool) -> (Option<i32>, Vec<String>) {
         allow(&folder.path().join("relay.toml"), 0o644);
     }
     fs::create_dir(folder.path().join("open")).expect("the folder is ours");
+    let (pipe, mode) = (rustix::fs::FileType::Fifo, rustix::fs::Mode::RUSR);
+    rustix::fs::mknodat(rustix::fs::CWD, folder.path().join("pipe"), pipe, mode, 0).expect("the folder is ours");
     allow(&folder.path().join("open"), 0o777);
     std::os::unix::fs::symlink("/nowhere/at/all", folder.path().join("nowhere")).expect("the folder is ours");
     for file in fs::read_dir(certificates()).expect("it was made").filter_map(Result::ok) {

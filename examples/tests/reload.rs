@@ -102,14 +102,6 @@ fn a_wrong_configuration_changes_nothing_and_is_told_with_line_key_and_remedy() 
         (format!("{good}limits = {{ recipients = 0 }}\n"), &["relay.toml:7: recipients: ", "write a number from 1"]),
         (format!("{good}x = \n"), &["relay.toml:7: this is no TOML"]),
         (good.replace("relay_from", "hostname_ = 1\nrelay_from"), &["hostname_: there is no such key"]),
-        (
-            format!("{good}limits = {{ connections = 7 }}\n"),
-            &[
-                "relay.toml:7: limits.connections: it is the default in the running relay, and only a new start makes it 7",
-                "restart the relay, or write it as it was",
-            ],
-        ),
-        (format!("{good}dns = {{ servers = [\"127.0.0.1:53\"] }}\n"), &["relay.toml:7: dns.servers: "]),
         (format!("{good}dkim = [{{ domain = \"a.test\", selector = \"s\", key = \"none.pem\" }}]\n"), &["none.pem"]),
     ] {
         write(&relay, &text);
@@ -117,22 +109,91 @@ fn a_wrong_configuration_changes_nothing_and_is_told_with_line_key_and_remedy() 
         assert!(words.iter().all(|words| said.contains(words)), "{words:?}: {said}");
         assert!(said.contains("all of the one in use stays; correct it, then send SIGHUP again"), "{said}");
     }
-    fs::write(relay.config(), "hostname = \"other.test\"\nqueue = \"elsewhere\"\n").expect("the folder is ours");
-    let said = hang_up(&relay, NOT_EXCHANGED);
-    for words in [
-        "relay.toml:1: hostname: it is relay.test",
-        "makes it other.test",
-        "relay.toml:2: queue: ",
-        "listener: it is 1 of them",
-    ] {
-        assert!(said.contains(words), "{words}: {said}");
-    }
     fs::remove_file(relay.config()).expect("the folder is ours");
     assert!(hang_up(&relay, NOT_EXCHANGED).contains("cannot read it"));
     let token = token();
     submit(relay.port, &token);
     sink.one(&token);
     assert_eq!(relay.stop().code(), Some(0));
+}
+
+#[test]
+fn what_needs_a_restart_stays_and_everything_else_counts() {
+    let (mut first, mut second) = (Sink::start(), Sink::start());
+    let relay = started(&to(first.port));
+    let other = support::free_port();
+    let listener = format!("address = \"127.0.0.1:{}\"", relay.port);
+    let fixed = format!(
+        "hostname = \"other.test\"\nqueue = \"elsewhere\"\n[limits]\nconnections = 7\nrecipients = 1\n\
+         [delivery]\nconcurrency = 3\nretry = [\"1s\"]\n[dns]\nservers = [\"127.0.0.1:53\"]\n\
+         [[listener]]\n{listener}\ntolerate = []\nproxies = [\"192.0.2.1/32\"]\n\
+         [[listener]]\naddress = \"127.0.0.1:{other}\"\n"
+    );
+    let routes = to(second.port).replace("delivery = ", "#");
+    fs::write(relay.config(), routes.clone() + &fixed).expect("the folder is ours");
+    let said = hang_up(&relay, EXCHANGED);
+    for words in [
+        "relay.toml:4: hostname: it stays relay.test in the running relay, and only a new start makes it other.test; \
+         restart the relay, or write it as it was",
+        "relay.toml:5: queue: it stays ",
+        "relay.toml:7: limits.connections: it stays the default in the running relay, and only a new start makes it 7",
+        "relay.toml:10: delivery.concurrency: ",
+        "relay.toml:13: dns.servers: ",
+        &format!("relay.toml:14: listener: it stays 127.0.0.1:{} in", relay.port),
+        &format!("relay.toml:17: listener 127.0.0.1:{}: proxies: ", relay.port),
+        "configuration exchanged, but for the keys that need a restart",
+        "hostname, queue, dns.servers, listener, listener 127.0.0.1:",
+    ] {
+        assert!(said.contains(words), "{words}: {said}");
+    }
+    // What else has changed.
+    assert!(said.contains("limits.recipients") && said.contains("route 1.to"), "{said}");
+    let changed = said.rsplit_once("changed=").map_or("", |(_, rest)| rest.split(" restart=").next().unwrap_or(rest));
+    assert!(!changed.contains("hostname") && !changed.contains("limits.connections"), "{changed}");
+    // The name of before, the new route, limit and grammar, and the listener of before.
+    let greeting = last(&relay, &["EHLO c.test", "MAIL FROM:<a@b.test>", "RCPT TO:<a@c.test>", "RCPT TO:<d@c.test>"]);
+    assert!(greeting.starts_with("452") && greeting.contains("220 relay.test"), "{greeting}");
+    assert!(last(&relay, &["EHLO c.test", "MAIL FROM: <a@b.test>"]).starts_with("501"));
+    let sent = token();
+    submit(relay.port, &sent);
+    second.one(&sent);
+    assert!(std::net::TcpStream::connect(("127.0.0.1", other)).is_err());
+    // They do not hide a mistake.
+    fs::write(relay.config(), to(first.port).replace("delivery = ", "#") + &fixed + "[offers]\ndsn = 1\n")
+        .expect("ours");
+    assert!(hang_up(&relay, NOT_EXCHANGED).contains("dsn: it is a number"));
+    // A relay that gets its own configuration back has nothing to say.
+    let said = change(&relay, &to(first.port));
+    assert!(said.lines().last().is_some_and(|line| line.contains("configuration exchanged; the files")), "{said}");
+    let sent = token();
+    submit(relay.port, &sent);
+    first.one(&sent);
+}
+
+#[test]
+fn mail_in_the_queue_whose_route_is_taken_away_takes_another_one_or_fails() {
+    let mut sink = Sink::start();
+    let hold = "relay_from = [\"127.0.0.0/8\"]\nroute = [{ domains = [\"dest.test\"], to = \"hold\" }, \
+                { domains = [\"*\"], to = \"refuse 550 5.7.1 No\" }]\n";
+    let relay = started(hold);
+    let mut client = Smtp::ehlo(relay.port);
+    let mut held = || {
+        client.open("a@sender.test", "b@dest.test");
+        let token = token();
+        client.send(data(&token));
+        assert_eq!(client.reply().code, 250);
+        token
+    };
+    let first = held();
+    change(&relay, &to(sink.port));
+    sink.one(&first);
+    change(&relay, hold);
+    held();
+    // Its report has no route either.
+    change(&relay, &hold.replace("dest.test", "other.test").replace("[\"*\"]", "[\"last.test\"]"));
+    wait_for("it fails", PATIENCE, || (relay.status().get("failed") > Some(&0)).then_some(()));
+    assert!(log(&relay).contains("no route"), "{}", log(&relay));
+    assert!(last(&relay, &["EHLO c.test", "MAIL FROM:<a@b.test>", "RCPT TO:<b@dest.test>"]).starts_with("550"));
 }
 
 /// A pipe without a writer would keep its reader waiting for ever.
@@ -151,16 +212,16 @@ fn no_file_makes_a_reload_hang() {
     ] {
         write(&relay, &format!("{good}{text}"));
         let said = hang_up(&relay, NOT_EXCHANGED);
-        assert!(said.contains("is no file") || said.contains("it is no regular file"), "{text}: {said}");
+        assert!(said.contains("and no file"), "{text}: {said}");
     }
     for key in ["authorities = \"pipe\"", "login = { user = \"me\", password_file = \"pipe\" }"] {
         write(&relay, &good.replace("tls = \"off\"", &format!("tls = \"verified\", {key}")));
         let said = hang_up(&relay, NOT_EXCHANGED);
-        assert!(said.contains("is no file") || said.contains("it is no regular file"), "{key}: {said}");
+        assert!(said.contains("and no file"), "{key}: {said}");
     }
     fs::remove_file(relay.config()).expect("the folder is ours");
     fs::rename(&pipe, relay.config()).expect("the folder is ours");
-    assert!(hang_up(&relay, NOT_EXCHANGED).contains("it is no regular file"));
+    assert!(hang_up(&relay, NOT_EXCHANGED).contains("it is a pipe and no file"));
     fs::remove_file(relay.config()).expect("the folder is ours");
     change(&relay, &to(sink.port));
     let token = token();

@@ -16,7 +16,9 @@ use posthaste::client::tls::Roots;
 use posthaste::client::{Client, ClientOptions, Credentials, Identity, Protocol, Sent, Tls};
 use posthaste::server::session::ServerSettings;
 use posthaste::server::wire::Rcpt;
-use posthaste::server::{Context, Layer, Listener, Refusal, Server, Service as _, accepted, handlers, refusal};
+use posthaste::server::{
+    Context, Layer, Listener, Refusal, ScramKey, Server, Service as _, accepted, handlers, refusal,
+};
 use serde_json::json;
 use support::client::Smtp;
 use support::program::Program;
@@ -333,13 +335,20 @@ fn mx_takes_mail_for_its_users_and_few_connections_a_minute() {
 }
 
 #[tokio::test]
-async fn relay_lookups_takes_mail_from_users_and_for_mailboxes_it_looked_up() {
+async fn relay_lookups_follows_its_database_while_it_runs() {
     let folder = tempfile::tempdir().unwrap();
     fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o700)).unwrap();
     let (cert, _) = certificate(folder.path());
     let next_hop = Program::start(env!("CARGO_BIN_EXE_receive"), ["127.0.0.1:0"]);
-    let to = format!("[127.0.0.1]:{}", next_hop.port());
-    let arguments = ["127.0.0.1:0", "127.0.0.1:0", &to, folder.path().to_str().unwrap()];
+    let database = rusqlite::Connection::open(folder.path().join("relay.db")).unwrap();
+    let key = ScramKey::derive("pencil", &[7; 16], 4_096).unwrap().to_text();
+    let execute = |text: &str| database.execute_batch(text).unwrap();
+    let port = next_hop.port();
+    execute("CREATE TABLE routes (domain TEXT PRIMARY KEY, host TEXT, port INTEGER)");
+    execute("CREATE TABLE mailboxes (address TEXT PRIMARY KEY, key TEXT)");
+    execute(&format!("INSERT INTO routes VALUES ('app.test', '[127.0.0.1]', {port})"));
+    execute(&format!("INSERT INTO mailboxes VALUES ('jo@app.test', '{}')", key.expose()));
+    let arguments = ["127.0.0.1:0", "127.0.0.1:0", folder.path().to_str().unwrap()];
     let relay = Program::start(env!("CARGO_BIN_EXE_relay_lookups"), arguments);
     let (mx, submission) = (relay.port(), relay.port());
 
@@ -358,9 +367,13 @@ async fn relay_lookups_takes_mail_from_users_and_for_mailboxes_it_looked_up() {
     assert!(wrong.is_err_and(|error| error.to_string().contains("535")));
     let options = logged_in(&cert, "jo@app.test", "pencil");
     let mut user = Client::connect(("localhost", submission), &options).await.unwrap();
-    let sent = user.send("jo@app.test", ["you@b.test", "amy@app.test"], LETTER).await.unwrap();
-    assert!(replies(&sent)[0].starts_with("250 "), "{:?}", replies(&sent));
-    assert_eq!(replies(&sent)[1], "550 5.1.1 No such mailbox");
+    let to = ["you@b.test", "amy@app.test"];
+    let sent = user.send("jo@app.test", to, LETTER).await.unwrap();
+    assert_eq!(replies(&sent), ["550 5.1.1 There is no route to that recipient", "550 5.1.1 No such mailbox"]);
+    execute(&format!("INSERT INTO routes VALUES ('*', '[127.0.0.1]', {port})"));
+    execute("INSERT INTO mailboxes VALUES ('amy@app.test', 'no key')");
+    let sent = user.send("jo@app.test", to, LETTER).await.unwrap();
+    assert!(replies(&sent).iter().all(|reply| reply.starts_with("250 ")), "{:?}", replies(&sent));
     wait_for("the user's message", PATIENCE, || next_hop.line().contains("<you@b.test>").then_some(()));
 }
 

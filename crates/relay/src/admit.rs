@@ -1,7 +1,7 @@
 //! Takes or refuses recipients. Mail that can only fail is refused at RCPT, while the client still
 //! has the message. A report of the failure would go to a sender that may be forged.
 
-use std::{borrow::Cow, net::IpAddr};
+use std::{borrow::Cow, net::IpAddr, sync::Arc};
 
 use posthaste_client::mx::is_public;
 use posthaste_server::{
@@ -11,7 +11,7 @@ use posthaste_server::{
 
 use tracing::warn;
 
-use crate::{Facts, Label, NextHop, RelayOptions, RouteQuery, domains::canonical, hooks::Hooks, rule::fits_key};
+use crate::{Facts, Label, NextHop, RelayOptions, Route, RouteQuery, domains::canonical, hooks::Hooks, rule::fits_key};
 
 /// The most octets of a domain name in the DNS, as text (RFC 1035 section 2.3.4).
 const MAX_NAME: usize = 253;
@@ -71,35 +71,13 @@ async fn reaches(
         warn!(domain = &*name, %error, "route not found, recipient refused for now");
         refusal!("451 4.4.3 The route to that recipient is not known now, try again later")
     })?;
-    if let (Some(NextHop::Agent(agent)), ForwardPath::Mailbox(mailbox)) =
-        (route.as_ref().map(|route| &route.to), recipient)
-    {
-        agent.takes(mailbox)?;
-    }
-    let is_verified = route.as_ref().is_some_and(|route| route.tls.is_verified());
-    let verifies = match route.as_ref().map(|route| &route.to) {
-        // Our own name leads back here, whatever the DNS says.
-        None | Some(NextHop::Mx) if options.is_own(Some(&name)) => {
-            return Err(refusal!("550 5.1.1 There is no such mailbox here"));
-        }
-        None => return Err(refusal!("550 5.1.1 There is no route to that recipient")),
-        Some(NextHop::Mx) => {
-            options.reaches_by_dns(peer, domain, &name)?;
-            !options.delivery.published.is_empty()
-        }
-        // No network carries the mail, so that no TLS is needed.
-        Some(_) if route.as_ref().is_some_and(|route| route.is_local()) => true,
-        Some(NextHop::Agent(_)) => true,
-        Some(NextHop::Hosts(_)) => is_verified || options.delivery.verified_tls.is_some(),
-        Some(NextHop::Refuse(refusal)) => return Err(refusal.clone()),
-        // It reaches no host without.
-        Some(NextHop::Discard | NextHop::Hold) => true,
-    };
+    options.judge(Some(peer), recipient, domain, &name, route.as_deref())?;
     let label = route.as_ref().and_then(|route| route.label.clone());
     if label.as_ref().is_some_and(|label| !fits_key(&name, label)) {
         return Err(refusal!("550 5.1.2 That domain is too long for its route"));
     }
     // RFC 8689 section 4.2.1. A report may be sent on without.
+    let verifies = route.as_deref().is_some_and(|route| options.verifies(route));
     if mail.require_tls && !verifies && mail.reverse_path.mailbox().is_some() {
         return Err(refusal!("550 5.7.10 No verified TLS leads to that recipient"));
     }
@@ -107,6 +85,70 @@ async fn reaches(
 }
 
 impl RelayOptions {
+    /// Finds the route of mail with these facts, as RCPT does for a client that may send to any
+    /// domain. The tables in these options decide, and no decision of the application.
+    ///
+    /// # Errors
+    /// The reply of RCPT: the mailbox is known not to exist, the mail can go nowhere, or its route
+    /// refuses it.
+    ///
+    /// ```
+    /// use posthaste_relay::{Facts, NextHop, RelayOptions, server::wire::{ForwardPath, Mailbox, ReversePath}};
+    /// let options = RelayOptions::new("relay.example.org".parse()?);
+    /// let to = |text: &str| text.parse().map(ForwardPath::Mailbox);
+    /// let (elsewhere, here) = (to("jo@example.com")?, to("jo@relay.example.org")?);
+    /// assert_eq!(options.route_of(&Facts::new(&ReversePath::Null, &elsewhere))?.to, NextHop::Mx);
+    /// // This host has no mailboxes.
+    /// assert!(options.route_of(&Facts::new(&ReversePath::Null, &here)).is_err());
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn route_of(&self, facts: &Facts<'_>) -> Result<Arc<Route>, Refusal> {
+        let recipient = self.recipient(None, facts.recipient);
+        let own = self.host_name.borrowed();
+        let domain = recipient.mailbox().map_or(own, Mailbox::domain);
+        let name = canonical(&domain).ok_or(refusal!("550 5.1.2 That domain cannot be in the DNS"))?;
+        let route = self.routes.route(&RouteQuery::new(&name, Facts { recipient: &recipient, ..*facts }));
+        self.judge(None, &recipient, &domain, &name, route.map(|route| &**route))?;
+        if let (Some(known), ForwardPath::Mailbox(mailbox)) = (&self.recipients, facts.recipient)
+            && !self.is_postmaster(None, facts.recipient)
+        {
+            known.admit(mailbox)?;
+        }
+        route.cloned().ok_or(refusal!("550 5.1.1 There is no route to that recipient"))
+    }
+
+    /// Refuses a recipient whose mail can go nowhere by its route.
+    fn judge(
+        &self,
+        peer: Option<&Peer>,
+        recipient: &ForwardPath,
+        domain: &Domain<&str>,
+        name: &str,
+        route: Option<&Route>,
+    ) -> Result<(), Refusal> {
+        match route.map(|route| &route.to) {
+            // Our own name leads back here, whatever the DNS says.
+            None | Some(NextHop::Mx) if self.is_own(Some(name)) => {
+                Err(refusal!("550 5.1.1 There is no such mailbox here"))
+            }
+            None => Err(refusal!("550 5.1.1 There is no route to that recipient")),
+            Some(NextHop::Mx) => self.reaches_by_dns(peer, domain, name),
+            Some(NextHop::Agent(agent)) => recipient.mailbox().map_or(Ok(()), |mailbox| agent.takes(mailbox)),
+            Some(NextHop::Refuse(refusal)) => Err(refusal.clone()),
+            Some(NextHop::Hosts(_) | NextHop::Discard | NextHop::Hold) => Ok(()),
+        }
+    }
+
+    /// Returns `true` if mail by this route goes over verified TLS, or over no network.
+    fn verifies(&self, route: &Route) -> bool {
+        match &route.to {
+            NextHop::Mx => !self.delivery.published.is_empty(),
+            NextHop::Hosts(_) => route.is_local() || route.tls.is_verified() || self.delivery.verified_tls.is_some(),
+            // It reaches no host without.
+            NextHop::Agent(_) | NextHop::Refuse(_) | NextHop::Discard | NextHop::Hold => true,
+        }
+    }
+
     /// Replaces this host's postmaster by the mailbox in the options.
     pub(crate) fn forward_postmaster(&self, peer: Option<&Peer>, envelope: &mut Envelope) {
         let Some(mailbox) = &self.postmaster else { return };
@@ -140,10 +182,10 @@ impl RelayOptions {
         name.is_some() && canonical(&self.host_name.borrowed()).as_deref() == name
     }
 
-    fn reaches_by_dns(&self, peer: &Peer, domain: &Domain<&str>, name: &str) -> Result<(), Refusal> {
+    fn reaches_by_dns(&self, peer: Option<&Peer>, domain: &Domain<&str>, name: &str) -> Result<(), Refusal> {
         let any = self.delivery.allow_private;
         match domain.address_literal() {
-            Some(_) if is_own_address(peer, domain) => {
+            Some(_) if peer.is_some_and(|peer| is_own_address(peer, domain)) => {
                 Err(refusal!("550 5.4.6 That is this host, and it has no mailboxes"))
             }
             Some(AddressLiteral::Ip(address)) if is_no_host(address) || !(any || is_public(address)) => {

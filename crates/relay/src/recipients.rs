@@ -75,15 +75,21 @@ impl RecipientTable {
         let local = mailbox.unquoted_local_part();
         local.eq_ignore_ascii_case("postmaster") || set.has(&local, &domain)
     }
+
+    /// # Errors
+    /// The refusal of a mailbox that is not known.
+    pub(crate) fn admit(&self, mailbox: &Mailbox) -> Result<(), Refusal> {
+        match self.contains(mailbox) {
+            true => Ok(()),
+            false => Err(refusal!("550 5.1.1 There is no such mailbox")),
+        }
+    }
 }
 
 /// Refuses unknown mailboxes with 550 5.1.1.
 impl Recipients for RecipientTable {
     async fn check(&self, _: &Context, mailbox: &Mailbox) -> Result<(), Refusal> {
-        match self.contains(mailbox) {
-            true => Ok(()),
-            false => Err(refusal!("550 5.1.1 There is no such mailbox")),
-        }
+        self.admit(mailbox)
     }
 }
 

@@ -103,11 +103,15 @@ impl SigningKey {
         let path = path.as_ref();
         let mut text = Vec::new();
         let limit = MAX_KEY_FILE as u64 + 1;
-        let is_file = || match fs::metadata(path)?.is_file() {
-            true => File::open(path),
-            false => Err(io::Error::new(io::ErrorKind::InvalidInput, "it is no regular file")),
+        let open = || {
+            let found = fs::metadata(path)?;
+            let what = if found.is_dir() { "a folder" } else { "a pipe or a device" };
+            match found.is_file() {
+                true => File::open(path),
+                false => Err(io::Error::new(io::ErrorKind::InvalidInput, format!("it is {what} and no file"))),
+            }
         };
-        let read = is_file().and_then(|file| file.take(limit).read_to_end(&mut text));
+        let read = open().and_then(|file| file.take(limit).read_to_end(&mut text));
         let key = read.map_err(KeyFault::File).and_then(|_| Self::read(domain, selector, &text));
         let mut key = key.map_err(|fault| error(domain, selector, Some(path), fault))?;
         key.file = Some(path.to_owned());

@@ -145,6 +145,16 @@ pub(super) fn encoded(text: &str) -> String {
     out + &format!("=?utf-8?q?{word}?=")
 }
 
+/// A text of one line as the name before an address (RFC 5322 section 3.2.5).
+pub(super) fn phrase(text: &str) -> String {
+    let is_atom = |c: char| c.is_ascii_alphanumeric() || " !#$%&'*+-/=?^_`{|}~".contains(c);
+    match text {
+        text if !text.is_ascii() => encoded(text),
+        text if text.chars().all(is_atom) => text.to_owned(),
+        text => format!("\"{}\"", text.replace('\\', "\\\\").replace('"', "\\\"")),
+    }
+}
+
 fn put(out: &mut BytesMut, line: &str) {
     out.put_slice(line.as_bytes());
     out.put_slice(b"\r\n");

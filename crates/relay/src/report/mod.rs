@@ -22,6 +22,7 @@ mod plain;
 mod returned;
 mod template;
 mod text;
+mod words;
 
 use std::borrow::Cow;
 
@@ -41,7 +42,8 @@ use template::Values;
 pub(crate) use budget::{Budget, Grant};
 pub(crate) use plain::without_content;
 pub(crate) use returned::{MAX_HEADER, Original, returns_whole};
-pub use template::{ReportKind, ReportWords, TemplateError};
+pub use template::TemplateError;
+pub use words::{ReportKind, ReportWords};
 
 /// What the relay has done for a recipient (RFC 3464 section 2.3.3). It expands no lists. The worst
 /// action is the least value.
@@ -212,10 +214,12 @@ fn written(about: &About<'_>, sender: &Mailbox, entries: &[Entry], original: &Or
     let own_name = about.own_name;
     // The worst fate comes first.
     let worst = entries.iter().map(|entry| entry.action).min().unwrap_or(Action::Relayed);
-    let values = Values { host_name: own_name, message: &about.message, until: "", recipients: "" };
+    let values = Values::new(own_name, &about.message);
     let subject = mime::encoded(&about.words.subject(worst, &values));
+    let from = mime::phrase(&about.words.sender_name(&values));
+    let gap = if from.len() > SHORT_NAME { "\r\n " } else { " " };
     let header = [
-        format!("From: Mail delivery <MAILER-DAEMON@{own_name}>"),
+        format!("From: {from}{gap}<MAILER-DAEMON@{own_name}>"),
         match sender.len() <= MAX_ADDRESS {
             true => format!("To: <{sender}>"),
             false => "To: undisclosed-recipients:;".to_owned(),
@@ -252,6 +256,9 @@ fn written(about: &About<'_>, sender: &Mailbox, entries: &[Entry], original: &Or
     };
     Report { mail, to, body, returns_whole: is_whole }
 }
+
+/// The most octets of a name that stands in one line with the address after it.
+const SHORT_NAME: usize = 40;
 
 /// The characters that a report may have.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

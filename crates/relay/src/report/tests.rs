@@ -372,13 +372,13 @@ fn a_report_says_as_much_as_fits() {
     for (count, most, named, said) in [
         (1, 4 << 20, 1, &["message/global", "Original-Recipient"][..]),
         (1, 1 << 20, 1, &["text/rfc822-headers", "X-Y: z", "Original-Recipient"]),
-        (2_000, 8 << 20, 2_000, &["message/global", "Original-Recipient", "and 1900 more, named in the next part"]),
+        (2_000, 8 << 20, 2_000, &["message/global", "Original-Recipient", "and 1900 more, see the next part"]),
         (2_000, 2 << 20, 2_000, &["X-Y: z", "Original-Recipient", "Diagnostic-Code"]),
-        (2_000, 400_000, 2_000, &["Status: 5.1.1", "and 1999 more, named in the next part"]),
-        (2_000, 100_000, 1_000, &["Status: 5.1.1", "and 1999 more\r\n"]),
-        (2_000, 2_048, 15, &["Status: 5.1.1", "and 1999 more\r\n"]),
+        (2_000, 400_000, 2_000, &["Status: 5.1.1", "and 1999 more, see the next part"]),
+        (2_000, 100_000, 1_000, &["Status: 5.1.1", "and 1999 more, see the next part\r\n"]),
+        (2_000, 2_048, 15, &["Status: 5.1.1", "and 1999 more, see the next part\r\n"]),
         // No report is shorter than this.
-        (2_000, 0, 1, &["Status: 5.1.1", "and 1999 more\r\n"]),
+        (2_000, 0, 1, &["Status: 5.1.1", "and 1999 more, see the next part\r\n"]),
     ] {
         let report = write(&about, &sender, &many[..count], &large, most);
         let text = String::from_utf8_lossy(&report.body);
@@ -460,8 +460,8 @@ fn whole_again(mail: &str, original: &Original) -> Report {
     written(mail, &[entry(Action::Failed, "<a@d>", refused())], original)
 }
 
-/// A report in words of the operator, about what a host has said.
-fn in_words(sender: &str, words: &ReportWords, diagnostic: &str) -> String {
+/// A report in words of the operator, in at most `most` octets.
+fn in_words(sender: &str, words: &ReportWords, entries: &[Entry], most: usize) -> String {
     let outside = outside(sender);
     let own_name = "relay.test".parse().unwrap();
     let about = About {
@@ -472,12 +472,16 @@ fn in_words(sender: &str, words: &ReportWords, diagnostic: &str) -> String {
         will_retry_until: ACCEPTED + 86_400,
         now: Timestamp::from_second(ACCEPTED).unwrap(),
     };
-    let diagnostic = Diagnostic { text: diagnostic.to_owned(), ..refused() };
-    let entries = [entry(Action::Failed, "<you@d.test>", diagnostic)];
-    let report = write(&about, outside.mail.reverse_path.mailbox().unwrap(), &entries, &header_of(MESSAGE), usize::MAX);
+    let report = write(&about, outside.mail.reverse_path.mailbox().unwrap(), entries, &header_of(MESSAGE), most);
     assert_is_mail(&report);
     assert_eq!(one(&read(&report).recipients[0], "status"), "5.1.1");
     String::from_utf8(report.body.to_vec()).unwrap()
+}
+
+/// The same about what a host has said.
+fn of_host(sender: &str, words: &ReportWords, diagnostic: &str) -> String {
+    let diagnostic = Diagnostic { text: diagnostic.to_owned(), ..refused() };
+    in_words(sender, words, &[entry(Action::Failed, "<you@d.test>", diagnostic)], usize::MAX)
 }
 
 #[test]
@@ -487,15 +491,40 @@ fn a_report_has_the_words_of_the_operator() {
     words.set_opening("Hier ist {host_name}.").unwrap();
     words.set_section(ReportKind::Failed, "Nicht m\u{f6}glich f\u{fc}r:\n{recipients}\nEnde.").unwrap();
     words.set_closing("").unwrap();
+    words.set_sender_name("Postamt, {host_name}").unwrap();
+    words.set_said("{remote} sagt: {words}").unwrap();
     // A sender whose host may not take UTF-8, and one whose host has to.
-    let report = in_words("<me@s>", &words, "550 No");
+    let report = of_host("<me@s>", &words, "550 No");
     assert!(report.is_ascii());
     assert!(report.contains("Subject: =?utf-8?q?Unzustellbar_f=C3=BCr_relay=2Etest_=28"), "{report}");
     let text = "\r\n\r\nHier ist relay.test.\r\n\r\nNicht m=C3=B6glich f=C3=BCr:\r\n  you@d.test\r\n    \
-                mx.dest.test said: 550 No\r\nEnde.\r\n";
+                mx.dest.test sagt: 550 No\r\nEnde.\r\n";
     assert!(report.contains(text), "{report}");
-    let report = in_words("<m\u{e9}@s> SMTPUTF8", &words, "550 No");
+    assert!(report.starts_with("From: \"Postamt, relay.test\" <MAILER-DAEMON@relay.test>\r\n"), "{report}");
+    words.set_sender_name("Postamt f\u{fc}r Unzustellbares auf {host_name}").unwrap();
+    let report = of_host("<m\u{e9}@s> SMTPUTF8", &words, "550 No");
+    let from = "From: =?utf-8?q?Postamt_f=C3=BCr_Unzustellbares_auf_relay=2Etest?=\r\n <MAILER-DAEMON@relay.test>\r\n";
+    assert!(report.contains(from), "{report}");
     assert!(report.contains("Nicht m\u{f6}glich f\u{fc}r:\r\n  you@d.test\r\n"), "{report}");
+}
+
+/// Of what the relay has words for, none are English then.
+#[test]
+fn a_report_that_is_shortened_has_the_words_of_the_operator_too() {
+    let mut words = ReportWords::default();
+    words.set_opening("").unwrap();
+    words.set_section(ReportKind::Failed, "An:\n{recipients}").unwrap();
+    words.set_more("und {count} andere").unwrap();
+    words.set_shortened("Gek\u{fc}rzt von {host_name}.").unwrap();
+    let entries: Vec<_> =
+        (0..200).map(|number| entry(Action::Failed, &format!("<to{number}@d.test>"), refused())).collect();
+    for (most, text) in [
+        (usize::MAX, "und 100 andere\r\n\r\nRecipients that"),
+        (0, "An:\r\n  to0@d.test\r\n  und 199 andere\r\n\r\nGek=C3=BCrzt von relay.test.\r\n"),
+    ] {
+        let report = in_words("<me@s>", &words, &entries, most);
+        assert!(report.contains(text), "{report}");
+    }
 }
 
 /// A host can say what it likes.
@@ -508,13 +537,13 @@ fn words_of_a_host_stay_in_their_place() {
         ("550 a\r\nBcc: you@d.test\r\n\r\nb", "said: 550 a??Bcc: you@d.test????b\r\nEnde."),
         ("550 \u{1b}[31m\0\u{7f}\u{85}", "said: 550 ?[31m???\r\nEnde."),
     ] {
-        let report = in_words("<me@s>", &words, said);
+        let report = of_host("<me@s>", &words, said);
         assert!(report.contains(quoted), "{said:?}: {report}");
     }
     // Characters that turn the text around them.
-    let report = in_words("<m\u{e9}@s> SMTPUTF8", &words, "550 \u{202e}gro\u{2066}\u{2028}x \u{5d0}");
+    let report = of_host("<m\u{e9}@s> SMTPUTF8", &words, "550 \u{202e}gro\u{2066}\u{2028}x \u{5d0}");
     assert!(report.contains("said: 550 ?gro??x \u{5d0}\r\nEnde."), "{report}");
     assert!(report.contains("Diagnostic-Code: smtp; 550 ?gro??x \u{5d0}\r\n"), "{report}");
-    let report = in_words("<me@s>", &words, &format!("550 {}", "x".repeat(50_000)));
+    let report = of_host("<me@s>", &words, &format!("550 {}", "x".repeat(50_000)));
     assert!(report.len() < 200_000 && report.contains("Ende."));
 }

@@ -11,7 +11,7 @@ const FEW_NAMED: usize = 1;
 pub(super) fn write(about: &About<'_>, entries: &[Entry], shape: Shape) -> Vec<u8> {
     let most = if shape.is_bare() { FEW_NAMED } else { MAX_NAMED };
     let until = date_of(about.will_retry_until).unwrap_or_else(|| "a later time".to_owned());
-    let values = Values { host_name: about.own_name, message: &about.message, until: &until, recipients: "" };
+    let values = Values { until: &until, ..Values::new(about.own_name, &about.message) };
     let mut parts = vec![about.words.opening(&values)];
     for action in [Action::Failed, Action::Delayed, Action::Relayed, Action::Delivered] {
         let of_this: Vec<_> = entries.iter().filter(|entry| entry.action == action).collect();
@@ -25,22 +25,21 @@ pub(super) fn write(about: &About<'_>, entries: &[Entry], shape: Shape) -> Vec<u
             let words = shortened(&diagnostic.text, shape.words);
             match (diagnostic.remote_host(), diagnostic.is_reply) {
                 _ if shape.is_bare() => {}
-                (Some(remote), true) => line(&mut named, &format!("    {remote} said: {words}")),
+                (Some(remote), true) => {
+                    let said = about.words.said(&Values { remote, words: &words, ..values });
+                    line(&mut named, &format!("    {said}"));
+                }
                 _ => line(&mut named, &format!("    {words}")),
             }
         }
-        if let Some(more @ 1..) = of_this.len().checked_sub(most) {
-            let where_to = if shape.recipients < entries.len() { "" } else { ", named in the next part" };
-            line(&mut named, &format!("  and {more} more{where_to}"));
+        if let Some(count @ 1..) = of_this.len().checked_sub(most) {
+            line(&mut named, &format!("  {}", about.words.more(&Values { count, ..values })));
         }
         let recipients = named.strip_suffix("\r\n").unwrap_or(&named);
         let is_traced = about.outside.mail.by.is_some_and(|by| by.trace);
         parts.push(about.words.section(action, is_traced, &Values { recipients, ..values }));
     }
-    parts.push(match shape.recipients < entries.len() {
-        true => "This report is shortened: not all of them are named.\r\n".to_owned(),
-        false => about.words.closing(&values),
-    });
+    parts.push(about.words.closing(shape.recipients < entries.len(), &values));
     parts.retain(|part| !part.is_empty());
     parts.join("\r\n").into_bytes()
 }

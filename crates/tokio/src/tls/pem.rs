@@ -35,8 +35,10 @@ impl Pem {
         let path = path.as_ref();
         let read = || {
             let mut text = Vec::new();
-            if !fs::metadata(path)?.is_file() {
-                return Err(io::Error::new(io::ErrorKind::InvalidInput, "it is no regular file"));
+            let found = fs::metadata(path)?;
+            if !found.is_file() {
+                let what = if found.is_dir() { "a folder" } else { "a pipe or a device" };
+                return Err(io::Error::new(io::ErrorKind::InvalidInput, format!("it is {what} and no file")));
             }
             File::open(path)?.take(MAX_FILE + 1).read_to_end(&mut text)?;
             if text.len() as u64 > MAX_FILE {

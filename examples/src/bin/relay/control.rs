@@ -83,6 +83,8 @@ impl Drop for Control {
 async fn status<Q: Queue, R: Resolver>(relay: &Relay<Q, R>) -> String {
     let stats = relay.queue().stats().await;
     let (totals, overload) = (relay.totals(), relay.overload().state());
+    let sites = relay.sites();
+    let resting = sites.iter().filter(|site| site.resting.is_some()).count();
     let numbers = [
         ("queued", stats.messages as u64),
         ("deliveries", stats.deliveries as u64),
@@ -97,7 +99,11 @@ async fn status<Q: Queue, R: Resolver>(relay: &Relay<Q, R>) -> String {
         ("failed", totals.failed),
         ("reported", totals.reported),
         ("not_reported", totals.not_reported),
+        ("discarded", totals.discarded),
         ("set_aside", totals.set_aside),
+        ("sites", sites.len() as u64),
+        ("sites_resting", resting as u64),
+        ("sources_resting", relay.resting_sources().len() as u64),
         ("overload_rung", overload.rung as u64),
         ("overload_changes", totals.overload),
         ("overload_slowed", overload.slowed),

@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 
 use clap::Args;
-use posthaste::relay::Facts;
+use posthaste::relay::{Facts, NextHop, Route};
 use posthaste::server::wire::{Mail, Rcpt};
 
 use super::{
@@ -14,8 +14,8 @@ use super::{
 /// A message, and who sends it.
 #[derive(Debug, Args)]
 pub(crate) struct Question {
-    /// Print the route of a message with this sender, or <>, to this recipient. It is not looked
-    /// up who may send it.
+    /// Print the route of a message with this sender, or <>, to this recipient, or the reply that
+    /// refuses it. It is not looked up who may send it.
     #[arg(long, num_args = 2, value_names = ["SENDER", "RECIPIENT"])]
     route: Option<Vec<String>>,
     /// The user who has logged in to send it.
@@ -40,12 +40,13 @@ impl Question {
         facts.identity = self.identity.as_deref();
         facts.client = self.client;
         facts.tag = self.tag.as_deref();
-        let answer = match config.relay.routes.of(&facts) {
-            Some(route) => {
-                let name = route.label.as_ref().map_or_else(String::new, |label| format!("{label}: "));
-                format!("{name}{}", text_of(&route.to))
+        let name = |route: &Route| route.label.as_ref().map_or_else(String::new, |label| format!("{label}: "));
+        let answer = match config.relay.route_of(&facts) {
+            Ok(route) => format!("{}{}", name(&route), text_of(&route.to, route.protocol)),
+            Err(refusal) => {
+                let route = config.relay.routes.of(&facts).filter(|route| matches!(route.to, NextHop::Refuse(_)));
+                format!("{}refuse {refusal}", route.map(|route| name(route)).unwrap_or_default())
             }
-            None => "refused, there is no route".to_owned(),
         };
         Ok(Some(format!("{} to {}: {answer}\n", mail.reverse_path, rcpt.forward_path)))
     }

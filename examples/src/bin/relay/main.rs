@@ -3,6 +3,7 @@
 mod config;
 mod control;
 mod demo;
+mod files;
 mod leads;
 mod limits;
 mod log;
@@ -45,9 +46,9 @@ enum Command {
     ///
     /// The first of these signals begins a drain: clients and deliveries have 30 seconds to end.
     /// The second ends the relay at once. SIGHUP reads the configuration again, and all files that
-    /// it names. If one has a mistake, all that is in use stays, and the log says what is wrong. So
-    /// it is if something has changed that needs a restart: the log names it. SIGUSR1 and SIGUSR2
-    /// only write a line to the log.
+    /// it names. If one has a mistake, all that is in use stays, and the log says what is wrong.
+    /// What needs a restart stays as it is, everything else counts, and the log names both. SIGUSR1
+    /// and SIGUSR2 only write a line to the log.
     #[command(after_help = EXITS)]
     Serve {
         /// The configuration.

@@ -1,4 +1,5 @@
-//! A configuration that is read again while the relay runs: whole or not at all.
+//! A configuration that is read again while the relay runs. With a mistake in it nothing changes.
+//! Without one everything does, but for what only a new start changes.
 
 use std::{
     path::{Path, PathBuf},
@@ -14,7 +15,7 @@ use tokio::signal::unix::Signal;
 use tracing::{error, info, warn};
 
 use crate::{
-    config::{Config, Fixed, Guards, Written, differences},
+    config::{Config, Fixed, Guards, Written, is_fixed},
     limits, secret,
 };
 
@@ -59,7 +60,7 @@ impl<V: Service> Service for Live<V> {
 pub(crate) struct Kept {
     /// `None`: there is no file.
     pub(crate) path: Option<PathBuf>,
-    pub(crate) fixed: Vec<Fixed>,
+    pub(crate) fixed: Fixed,
     pub(crate) queue: PathBuf,
     pub(crate) published: Published,
     /// Those of the listeners.
@@ -113,15 +114,7 @@ impl Next {
     /// Blocks. Returns a line for each mistake.
     fn read(kept: &Kept) -> Result<Self, Vec<String>> {
         let path = kept.path.as_deref().unwrap_or(Path::new(""));
-        // A pipe would end this for ever.
-        if std::fs::metadata(path).is_ok_and(|found| !found.is_file()) {
-            return Err(vec![format!("{}: it is no regular file; put a file there", path.display())]);
-        }
-        let mut config = Config::load(Some(path)).map_err(|found| found.into_lines())?;
-        let differences = differences(&kept.fixed, &config.fixed);
-        if !differences.is_empty() {
-            return Err(differences);
-        }
+        let mut config = Config::load_again(path, &kept.fixed).map_err(|found| found.into_lines())?;
         limits::fit(&mut config, kept.descriptors);
         let mut options = config.relay.clone();
         options.delivery.published = kept.published.clone();
@@ -154,9 +147,18 @@ fn exchange<Q: Queue, R: Resolver, V: Service>(
         error!("certificates not exchanged, those in use stay: {error}; then send SIGHUP again");
     }
     live.exchange(around(config.guards), config.listeners.into_iter().map(|listener| listener.settings));
-    let changed = written.changed(&config.written);
+    let mut changed = written.changed(&config.written);
+    changed.retain(|key| !is_fixed(key));
     *written = config.written;
     let changed = if changed.is_empty() { "no key".to_owned() } else { changed.join(", ") };
-    info!(changed, "configuration exchanged; the files that it names were read again");
+    if config.differences.is_empty() {
+        info!(changed, "configuration exchanged; the files that it names were read again");
+        return Ok(());
+    }
+    for difference in &config.differences {
+        warn!("{}", difference.line);
+    }
+    let restart = config.differences.iter().map(|difference| &*difference.key).collect::<Vec<_>>().join(", ");
+    warn!(changed, restart, "configuration exchanged, but for the keys that need a restart");
     Ok(())
 }

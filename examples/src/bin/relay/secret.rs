@@ -2,7 +2,7 @@
 
 use std::{
     fs,
-    io::{self, Write as _},
+    io::{self, Read as _, Write as _},
     os::unix::fs::PermissionsExt as _,
     path::Path,
 };
@@ -13,6 +13,8 @@ use posthaste::server::{
     wire::Secret,
 };
 
+use crate::files;
+
 const NAME: &str = "sasl.secret";
 
 /// The secret that answers for names without an account. It is made if it is missing, and the same
@@ -20,8 +22,11 @@ const NAME: &str = "sasl.secret";
 /// configuration.
 pub(crate) fn load(queue: &Path) -> io::Result<Secret<[u8; 32]>> {
     let path = queue.join(NAME);
-    match fs::read(&path) {
-        Ok(octets) => {
+    let mut octets = Vec::new();
+    // One octet more would not be a secret of this length.
+    let read = files::open(&path).and_then(|file| file.take(33).read_to_end(&mut octets));
+    match read {
+        Ok(_) => {
             narrow(&path).map_err(|error| at(&path, &error))?;
             if let Ok(secret) = <[u8; 32]>::try_from(octets) {
                 return Ok(Secret::new(secret));

@@ -71,7 +71,7 @@ impl Counts {
 
 fn read(path: &Path) -> io::Result<String> {
     let mut text = String::new();
-    io::Read::read_to_string(&mut io::Read::take(File::open(path)?, LONGEST), &mut text)?;
+    io::Read::read_to_string(&mut io::Read::take(crate::files::open(path)?, LONGEST), &mut text)?;
     Ok(text)
 }
 

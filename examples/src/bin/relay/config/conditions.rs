@@ -8,7 +8,8 @@ use posthaste::relay::{IpNet, Label, MailboxPattern, MailboxSet, Rule};
 use super::{
     file::File,
     findings::{At, Findings, Place},
-    route::{Route, To},
+    next_hop::To,
+    route::Route,
     table::{Read, Table},
     values, values_of,
 };
@@ -134,6 +135,7 @@ pub(super) fn check(file: &File, findings: &mut Findings) {
             }
         }
         identities(file, when, findings);
+        tags(file, when, findings);
         without_effect(route, findings);
     }
 }
@@ -149,6 +151,18 @@ fn identities(file: &File, when: &Conditions, findings: &mut Findings) {
             let text = format!("no account is named `{}`, and the route has none of its mail", identity.value);
             findings.warn(identity.place, format_args!("{text}; add an [[account]], or take it out"));
         }
+    }
+}
+
+/// Campaigns that no message can name.
+fn tags(file: &File, when: &Conditions, findings: &mut Findings) {
+    if let Some(tags) = &when.tags
+        && file.submission.tag_field.is_none()
+        && !findings.has_error_in(&["submission", "tag_field"])
+    {
+        let text = "no message can name a campaign, and the route has no mail";
+        let remedy = "write the field that names it as `tag_field` in [submission], or take it out";
+        findings.warn(tags.place, format_args!("{text}; {remedy}"));
     }
 }
 

@@ -52,7 +52,7 @@ pub(super) struct File {
     pub(super) overload: Overload,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct Listener {
     pub(super) place: Place,
     pub(super) address: Option<At<SocketAddr>>,

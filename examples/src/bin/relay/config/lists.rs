@@ -1,12 +1,13 @@
 //! Files that the configuration names: lists of an entry a line, and text.
 
-use std::{fs::File, io::Read as _, path::Path};
+use std::{io::Read as _, path::Path};
 
 use super::{
     findings::{At, Findings, Place},
     keys::remedy,
     table::Read,
 };
+use crate::files;
 
 /// Octets of a list: some 300,000 names, whose check takes 100 MiB. Beyond it the relay does not
 /// start.
@@ -70,12 +71,8 @@ fn entry(line: &str) -> &str {
 pub(super) fn text(path: &Path, most: u64) -> Read<String> {
     let name = path.display();
     let cannot = |error| format!("cannot read {name}: {error}");
-    // A pipe would keep the relay waiting.
-    if !std::fs::metadata(path).map_err(cannot)?.is_file() {
-        return Err(format!("{name} is no file"));
-    }
     let mut octets = Vec::new();
-    File::open(path).and_then(|file| file.take(most.saturating_add(1)).read_to_end(&mut octets)).map_err(cannot)?;
+    files::open(path).and_then(|file| file.take(most.saturating_add(1)).read_to_end(&mut octets)).map_err(cannot)?;
     if u64::try_from(octets.len()).map_or(true, |length| length > most) {
         return Err(format!("{name} has more than {most} octets"));
     }

@@ -5,6 +5,7 @@ mod accounts;
 mod certificates;
 mod check;
 mod conditions;
+mod defaults;
 mod dkim;
 mod file;
 mod findings;
@@ -13,6 +14,7 @@ mod guards;
 mod keys;
 mod lists;
 mod login;
+mod next_hop;
 mod overload;
 mod reports;
 mod route;
@@ -46,6 +48,8 @@ use posthaste::server::{
     wire::{Domain, Mechanism, MechanismSet},
 };
 
+use crate::files;
+
 pub(crate) use accounts::AccountsConfig;
 pub(crate) use certificates::ServerCertificates;
 use check::is_wanted;
@@ -53,9 +57,9 @@ pub(crate) use file::Dane;
 use file::{File, ListenerTls};
 use findings::At;
 pub(crate) use findings::Findings;
-pub(crate) use fixed::{Fixed, differences};
+pub(crate) use fixed::{Difference, Fixed, is_fixed};
 pub(crate) use guards::Guards;
-pub(crate) use route::text_of;
+pub(crate) use next_hop::text_of;
 pub(crate) use written::Written;
 
 /// Everything that the program needs to know.
@@ -70,7 +74,9 @@ pub(crate) struct Config {
     /// `None`: no listener has TLS.
     pub(crate) certificates: Option<ServerCertificates>,
     /// What a running relay cannot change.
-    pub(crate) fixed: Vec<Fixed>,
+    pub(crate) fixed: Fixed,
+    /// What stays as it is until a new start. Empty: everything counts.
+    pub(crate) differences: Vec<Difference>,
     /// The keys that stand in the file.
     pub(crate) written: Written,
     /// What the routes are, a line for each.
@@ -143,35 +149,52 @@ const LONGEST: u64 = 8 << 20;
 impl Config {
     /// Reads a configuration, or takes the defaults. Nothing is started or made.
     pub(crate) fn load(path: Option<&Path>) -> Result<Self, Findings> {
+        Self::load_for(path, None)
+    }
+
+    /// As [`load`](Self::load), for a relay that runs with what is fixed.
+    pub(crate) fn load_again(path: &Path, running: &Fixed) -> Result<Self, Findings> {
+        Self::load_for(Some(path), Some(running))
+    }
+
+    fn load_for(path: Option<&Path>, running: Option<&Fixed>) -> Result<Self, Findings> {
         let (name, text) = match path {
-            Some(path) => (path.display().to_string(), read(path)?),
+            Some(path) => (path.display().to_string(), read(path, running.is_some())?),
             None => ("the built-in configuration".to_owned(), String::new()),
         };
         let mut findings = Findings::new(&name, &text);
         let written = Written::of(&text);
         let folder = path.and_then(Path::parent).unwrap_or(Path::new(""));
-        let Some(file) = File::read(&text, folder, &mut findings) else { return Err(findings) };
+        let Some(mut file) = File::read(&text, folder, &mut findings) else { return Err(findings) };
         let verifies = check::verifies(&file);
         let authorities = file.delivery.authorities.as_ref();
         let verified_tls = match verifies || authorities.is_some() {
             true => tls::verified(authorities, folder, &mut findings).filter(|_| verifies),
             false => None,
         };
-        let host_name = file.hostname.as_ref().map_or_else(own_host_name, |name| name.value.clone());
+        let host_name = file.hostname.as_ref().map_or_else(defaults::host_name, |name| name.value.clone());
         let host_name = RelayOptions::new(host_name).host_name;
         let certificates = certificates::read(&file.tls, folder, host_name.as_str(), &mut findings);
         let dkim = dkim::read(&file.dkim, folder, &mut findings);
-        let queue = file.queue.as_ref().map_or_else(default_queue, |queue| folder.join(&queue.value));
+        let queue = file.queue.as_ref().map_or_else(defaults::queue, |queue| folder.join(&queue.value));
         let any_tls = match tls::any() {
             Ok(config) => config,
             Err(error) => return Err(Findings::unreadable(&name, &error.to_string())),
         };
-        let facts = Facts { path, folder, host_name, queue, verified_tls, any_tls };
+        let mut facts = Facts { path, folder, host_name, queue, verified_tls, any_tls };
         check::all(&file, &facts, &mut findings);
         if findings.has_errors() {
             return Err(findings);
         }
-        Ok(Self::build(file, facts, certificates, dkim, (name, written), findings))
+        // The file has to be right as it is. Only then it gives way to what is fixed.
+        let fixed = Fixed::of(&file, &facts, &findings);
+        let mut differences = Vec::new();
+        if let Some(running) = running {
+            differences = running.differences(&fixed);
+            running.keep(&mut file, &mut facts);
+        }
+        let fixed = (fixed, differences);
+        Ok(Self::build(file, facts, certificates, dkim, (name, written), findings, fixed))
     }
 
     /// Puts together what was checked.
@@ -182,8 +205,8 @@ impl Config {
         dkim: Option<dkim::DkimKeys>,
         (name, written): (String, Written),
         findings: Findings,
+        (fixed, differences): (Fixed, Vec<Difference>),
     ) -> Self {
-        let fixed = fixed::of(&file, &facts, &findings);
         let warnings = findings.into_lines();
         let Facts { host_name, queue, verified_tls, any_tls, .. } = facts;
         let mut settings = ServerSettings::new(host_name.clone());
@@ -249,6 +272,7 @@ impl Config {
             listeners: listeners(&file, &settings, certificates.as_ref().map(ServerCertificates::config)),
             certificates,
             fixed,
+            differences,
             written,
             routes: route::described(&file),
             dns: file.dns.as_ref().map(|servers| values_of(&servers.value)).unwrap_or_default(),
@@ -271,11 +295,12 @@ fn values_of<T: Clone>(list: &[At<T>]) -> Vec<T> {
     list.iter().map(|at| at.value.clone()).collect()
 }
 
-/// Reads the text of a configuration.
-fn read(path: &Path) -> Result<String, Findings> {
+/// Reads the text of a configuration. At the start it may be a pipe.
+fn read(path: &Path, again: bool) -> Result<String, Findings> {
     let name = path.display().to_string();
     let mut octets = Vec::new();
-    let read = std::fs::File::open(path).and_then(|file| file.take(LONGEST + 1).read_to_end(&mut octets));
+    let opened = if again { files::open(path) } else { std::fs::File::open(path) };
+    let read = opened.and_then(|file| file.take(LONGEST + 1).read_to_end(&mut octets));
     read.map_err(|error| {
         let remedy = "name a file that is there, or leave --config out for the defaults";
         Findings::unreadable(&name, &format!("cannot read it: {error}; {remedy}"))
@@ -367,22 +392,4 @@ fn offered(wanted: &file::Offers, verifies: bool) -> Offers {
     offers.rrvs = on(&wanted.rrvs);
     offers.require_tls = on(&wanted.requiretls) && verifies;
     offers
-}
-
-/// The machine's name, when it is one that mail can use.
-fn own_host_name() -> Domain {
-    let system = rustix::system::uname();
-    let name = system.nodename().to_str().ok().and_then(|name| name.parse().ok());
-    name.unwrap_or_else(|| Domain::parse("localhost").map(Domain::into_owned).unwrap_or_else(|_| unreachable!()))
-}
-
-/// Where the system keeps such things: for root below /var/lib, for others below their home.
-fn default_queue() -> PathBuf {
-    let home = || std::env::var_os("HOME").map(|home| PathBuf::from(home).join(".local/state"));
-    let base = if rustix::process::geteuid().is_root() {
-        Some(PathBuf::from("/var/lib"))
-    } else {
-        std::env::var_os("XDG_STATE_HOME").map(PathBuf::from).or_else(home)
-    };
-    base.unwrap_or_else(std::env::temp_dir).join("posthaste/queue")
 }

@@ -23,31 +23,35 @@ const LONGEST: u64 = 64 << 10;
 
 type Set = fn(&mut ReportWords, &str) -> Result<(), TemplateError>;
 
-const SUBJECTS: [(&str, Set); 4] = [
+const LINES: [(&str, Set); 7] = [
+    ("sender_name", ReportWords::set_sender_name),
+    ("said", ReportWords::set_said),
+    ("more", ReportWords::set_more),
     ("failed_subject", |words, text| words.set_subject(ReportKind::Failed, text)),
     ("delayed_subject", |words, text| words.set_subject(ReportKind::Delayed, text)),
     ("relayed_subject", |words, text| words.set_subject(ReportKind::Relayed, text)),
     ("delivered_subject", |words, text| words.set_subject(ReportKind::Delivered, text)),
 ];
-const FILES: [(&str, Set); 6] = [
+const FILES: [(&str, Set); 7] = [
     ("opening", ReportWords::set_opening),
     ("failed", |words, text| words.set_section(ReportKind::Failed, text)),
     ("delayed", |words, text| words.set_section(ReportKind::Delayed, text)),
     ("relayed", |words, text| words.set_section(ReportKind::Relayed, text)),
     ("delivered", |words, text| words.set_section(ReportKind::Delivered, text)),
     ("closing", ReportWords::set_closing),
+    ("shortened", ReportWords::set_shortened),
 ];
 
 impl Reports {
     pub(super) fn read(mut table: Table<'_>, folder: &Path, findings: &mut Findings) -> Self {
         let per_hour = table.take("per_hour", findings, values::octets);
         let mut words = ReportWords::default();
-        for (key, set) in SUBJECTS {
-            let Some(subject) = table.take(key, findings, |value| values::text(value).map(str::to_owned)) else {
+        for (key, set) in LINES {
+            let Some(line) = table.take(key, findings, |value| values::text(value).map(str::to_owned)) else {
                 continue;
             };
-            if let Err(error) = set(&mut words, &subject.value) {
-                findings.error(subject.place, error);
+            if let Err(error) = set(&mut words, &line.value) {
+                findings.error(line.place, error);
             }
         }
         for (key, set) in FILES {

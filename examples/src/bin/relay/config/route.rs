@@ -3,14 +3,12 @@
 
 use std::{net::IpAddr, path::Path, sync::Arc};
 
-use posthaste::client::{Identity, Tls};
-use posthaste::relay::{DomainPattern, HostGroup, MailboxPattern, NextHop, RecipientTable, RouteTable, WeightedHost};
+use posthaste::client::{Identity, Protocol, Tls};
+use posthaste::relay::{DomainPattern, MailboxPattern, NextHop, RecipientTable, RouteTable};
 use posthaste::server::{
-    Refusal,
     rustls::ClientConfig,
-    wire::{Domain, EnhancedCode, Reply, ReplyCode, address::AddressLiteral},
+    wire::{Domain, address::AddressLiteral},
 };
-use toml::de::DeValue;
 
 use super::{
     check,
@@ -18,8 +16,9 @@ use super::{
     file::File,
     findings::{At, Findings},
     login::RouteLogin,
+    next_hop::{Host, To},
     source::{self, Drawn},
-    table::{Read, Table, kind},
+    table::Table,
     tls,
     to::{Hop, SecretFile},
     values, values_of,
@@ -51,26 +50,6 @@ pub(super) enum Mailboxes {
     Unknown,
     /// These, and the postmasters.
     Known(Vec<At<MailboxPattern>>),
-}
-
-#[derive(Debug, Clone)]
-pub(super) enum To {
-    Mx,
-    /// By group.
-    Hosts(Vec<Vec<At<Host>>>),
-    Refuse(Refusal),
-    Discard,
-    Hold,
-    /// To what is no SMTP host.
-    Hop(Hop),
-}
-
-#[derive(Debug, Clone)]
-pub(super) struct Host {
-    /// A name, or an address literal.
-    pub(super) name: String,
-    pub(super) port: u16,
-    pub(super) weight: u16,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -120,10 +99,7 @@ impl Route {
     /// How much TLS it has, never [`RouteTls::Required`]: that becomes `Verified` if the route
     /// names its hosts by name, and `Unverified` otherwise.
     pub(super) fn tls_in_force(&self) -> RouteTls {
-        let names_a_host = match self.hop() {
-            Some(Hop::Lmtp(name, _)) => !name.starts_with('['),
-            _ => self.hosts().any(|host| !host.value.name.starts_with('[')),
-        };
+        let names_a_host = self.hosts().any(|host| !host.value.name.starts_with('['));
         match self.tls.as_ref().map_or(RouteTls::Opportunistic, |tls| tls.value) {
             RouteTls::Required if names_a_host => RouteTls::Verified,
             RouteTls::Required => RouteTls::Unverified,
@@ -140,7 +116,7 @@ impl Route {
         groups.iter().flatten()
     }
 
-    /// The next hop, if it is no SMTP host.
+    /// The next hop, if it is no host.
     pub(super) fn hop(&self) -> Option<&Hop> {
         match &self.to.as_ref()?.value {
             To::Hop(hop) => Some(hop),
@@ -151,18 +127,16 @@ impl Route {
     /// Returns `true` if it makes connections that have a source.
     pub(super) fn has_connections(&self) -> bool {
         match self.to.as_ref().map(|to| &to.value) {
-            Some(To::Refuse(_) | To::Discard | To::Hold) => false,
-            Some(To::Hop(hop)) => matches!(hop, Hop::Lmtp(..)),
+            Some(To::Refuse(_) | To::Discard | To::Hold | To::Hop(_)) => false,
             Some(To::Mx | To::Hosts(_)) | None => true,
         }
     }
 
     /// Returns `true` if certificates prove who its hosts are.
     pub(super) fn is_verified(&self) -> bool {
-        let is_host = self.hop().is_none_or(|hop| matches!(hop, Hop::Lmtp(..)));
-        match is_host {
-            true => matches!(self.tls_in_force(), RouteTls::Verified | RouteTls::Implicit),
-            false => self.hop().is_some_and(Hop::is_https),
+        match self.hop() {
+            None => matches!(self.tls_in_force(), RouteTls::Verified | RouteTls::Implicit),
+            Some(hop) => hop.is_https(),
         }
     }
 
@@ -192,6 +166,9 @@ impl Route {
                 hop.route(self.secret.as_ref().and_then(|secret| secret.value.as_ref()), config)?
             }
         };
+        if self.hosts().any(|host| host.value.is_lmtp) {
+            route.protocol = Protocol::Lmtp;
+        }
         route.tls = self.client_tls(verified, any)?;
         route.credentials = self.own_login().map(RouteLogin::login);
         route.chunking = check::is_on(self.chunking.as_ref());
@@ -282,120 +259,3 @@ pub(super) fn described(file: &File) -> Vec<String> {
         routes => routes.iter().map(described).collect(),
     }
 }
-
-/// Hosts of one route. Each site with the route may look all of them up and keep their addresses.
-const MOST_HOSTS: usize = 100;
-
-impl To {
-    fn read(table: &mut Table<'_>, findings: &mut Findings) -> Option<At<Self>> {
-        match table.is_list("to") {
-            true => {
-                let groups = table.groups("to", findings, values::weighted_host)?;
-                let hosts = groups.value.iter().map(Vec::len).fold(0, usize::saturating_add);
-                if hosts > MOST_HOSTS {
-                    findings.error(
-                        groups.place,
-                        format_args!(
-                            "{hosts} hosts, at most {MOST_HOSTS} are taken; write fewer, or one name with the \
-                             addresses of several in the DNS"
-                        ),
-                    );
-                    return None;
-                }
-                Some(At { value: Self::Hosts(groups.value), place: groups.place })
-            }
-            false => table.need("to", findings, Self::word),
-        }
-    }
-
-    fn word(value: &DeValue<'_>) -> Read<Self> {
-        let Some(text) = value.as_str() else { return Err(format!("it is {} and no next hop", kind(value))) };
-        match text.split_once(' ') {
-            None if text == "mx" => Ok(Self::Mx),
-            None if text == "discard" => Ok(Self::Discard),
-            None if text == "hold" => Ok(Self::Hold),
-            None if text == "refuse" => Err("it has no reply".to_owned()),
-            Some(("refuse", reply)) => refusal(reply).map(Self::Refuse),
-            _ => Hop::read(text).map_or_else(|| Err(format!("`{text}` is no next hop")), |hop| hop.map(Self::Hop)),
-        }
-    }
-
-    /// As people read it.
-    fn text(&self) -> String {
-        match self {
-            Self::Hop(hop) => hop.text(),
-            Self::Mx | Self::Hosts(_) | Self::Refuse(_) | Self::Discard | Self::Hold => {
-                self.next_hop().as_ref().map_or_else(String::new, text_of)
-            }
-        }
-    }
-
-    /// `None`: it is no SMTP host.
-    fn next_hop(&self) -> Option<NextHop> {
-        let host = |host: &At<Host>| {
-            let Host { name, port, weight } = &host.value;
-            let mut host = WeightedHost::new(name.clone(), *port);
-            host.weight = *weight;
-            host
-        };
-        Some(match self {
-            Self::Mx => NextHop::Mx,
-            Self::Hosts(groups) => {
-                NextHop::Hosts(groups.iter().map(|hosts| HostGroup(hosts.iter().map(host).collect())).collect())
-            }
-            Self::Refuse(refusal) => NextHop::Refuse(refusal.clone()),
-            Self::Discard => NextHop::Discard,
-            Self::Hold => NextHop::Hold,
-            Self::Hop(_) => return None,
-        })
-    }
-}
-
-/// A next hop as people read it.
-pub(crate) fn text_of(next_hop: &NextHop) -> String {
-    let group = |HostGroup(hosts): &HostGroup| {
-        let host = |WeightedHost { name, port, weight, .. }: &WeightedHost| match hosts.len() {
-            1 if *port == 0 => name.clone(),
-            1 => format!("{name}:{port}"),
-            _ => format!("{name}:{port} ({weight})"),
-        };
-        hosts.iter().map(host).collect::<Vec<_>>().join(" or ")
-    };
-    match next_hop {
-        NextHop::Mx => "mx".to_owned(),
-        NextHop::Hosts(groups) => groups.iter().map(group).collect::<Vec<_>>().join(", then "),
-        NextHop::Refuse(refusal) => format!("refuse {refusal}"),
-        NextHop::Discard => "discard".to_owned(),
-        NextHop::Hold => "hold".to_owned(),
-        NextHop::Agent(agent) => agent.name().to_owned(),
-        other => format!("{other:?}"),
-    }
-}
-
-/// A reply that refuses, such as `550 5.7.1 No such service`.
-fn refusal(text: &str) -> Read<Refusal> {
-    let wrong = |why: &str| format!("`{text}` {why}");
-    let (code, rest) = text.split_once(' ').ok_or_else(|| wrong("is no reply with a code and words"))?;
-    let code = code.parse().ok().and_then(ReplyCode::new).ok_or_else(|| wrong("has no code of three digits"))?;
-    let (enhanced, words) = match EnhancedCode::split(rest.as_bytes()) {
-        Some((enhanced, rest)) => (Some(enhanced), std::str::from_utf8(rest).unwrap_or_default()),
-        None => (None, rest),
-    };
-    if words.trim().is_empty() || words.chars().any(|c| !(' '..='~').contains(&c)) {
-        return Err(wrong("has no words in ASCII"));
-    }
-    if code == ReplyCode::SERVICE_NOT_AVAILABLE {
-        return Err(wrong("would end the session of the client"));
-    }
-    if enhanced.is_some_and(|enhanced| enhanced.severity() != code.severity()) {
-        return Err(wrong("has two codes of different kinds"));
-    }
-    let octets = text.len();
-    if octets > LONGEST_REPLY {
-        return Err(format!("it has {octets} octets, and a reply has at most {LONGEST_REPLY}"));
-    }
-    Refusal::try_from(Reply::new(code, enhanced, words.trim_start())).map_err(|_| wrong("does not refuse"))
-}
-
-/// Octets of a reply line without CRLF (RFC 5321 section 4.5.3.1.5).
-const LONGEST_REPLY: usize = 510;

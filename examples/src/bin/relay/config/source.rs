@@ -18,7 +18,6 @@ use super::{
     route::{Route, RouteTls, literal},
     table::{Read, Table},
     tls::found,
-    to::Hop,
     values, values_of,
 };
 
@@ -229,11 +228,7 @@ fn families(file: &File, route: &Route, findings: &mut Findings) {
         file.sources.iter().filter(|source| source.name.as_ref().is_some_and(|name| draws(route, &name.value)));
     let sources: Vec<_> = sources.collect();
     let hosts = route.hosts().map(|host| (host.place, &*host.value.name));
-    let hop = match (route.hop(), &route.to) {
-        (Some(Hop::Lmtp(name, _)), Some(to)) => Some((to.place, &**name)),
-        _ => None,
-    };
-    for (place, name) in hosts.chain(hop) {
+    for (place, name) in hosts {
         let Some(address) = literal(name) else { continue };
         if sources.is_empty() || sources.iter().any(|source| source.reaches(address)) {
             continue;

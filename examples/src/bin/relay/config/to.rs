@@ -1,4 +1,4 @@
-//! Next hops that are no SMTP hosts: LMTP servers, maildirs and webhooks. From the file to what the
+//! Next hops that are no hosts: sockets of LMTP servers, maildirs and webhooks. From the file to what the
 //! relay takes, and whether they can be what it says.
 
 use std::{
@@ -19,16 +19,15 @@ use super::{
     findings::{At, Findings, Place},
     keys::remedy,
     lists,
-    route::{Route, To},
+    next_hop::To,
+    route::Route,
     table::{Read, Table},
     tls, values,
 };
 
-/// A next hop that is no SMTP host.
+/// A next hop that is no host.
 #[derive(Debug, Clone)]
 pub(super) enum Hop {
-    /// LMTP over TCP.
-    Lmtp(String, u16),
     /// LMTP over the Unix socket with this path.
     Socket(String),
     /// As the file has it, and the maildirs.
@@ -61,9 +60,6 @@ impl Hop {
                     .ok_or_else(|| wrong(&"the path of a socket begins with /")),
             );
         }
-        if let Some(host) = text.strip_prefix("lmtp:") {
-            return Some(values::host_and_port(host).map(|(name, port)| Self::Lmtp(name, port)));
-        }
         if let Some(path) = text.strip_prefix("maildir:") {
             let maildir = Maildir::new(path).map_err(|error| wrong(&error));
             return Some(maildir.map(|maildir| Self::Maildir(text.to_owned(), maildir)));
@@ -86,7 +82,6 @@ impl Hop {
         config: Option<&Arc<ClientConfig>>,
     ) -> Option<relay::Route> {
         Some(match self {
-            Self::Lmtp(name, port) => relay::Route::lmtp([(name.clone(), *port)]),
             Self::Socket(path) => relay::Route::lmtp_unix(path),
             Self::Maildir(text, maildir) => relay::Route::agent(text, maildir.clone()),
             Self::Webhook(url) => {
@@ -99,7 +94,6 @@ impl Hop {
     /// As the file has it.
     pub(super) fn text(&self) -> String {
         match self {
-            Self::Lmtp(name, port) => format!("lmtp:{name}:{port}"),
             Self::Socket(path) => format!("lmtp:unix:{path}"),
             Self::Maildir(text, _) | Self::Webhook(text) => text.clone(),
         }
@@ -108,11 +102,6 @@ impl Hop {
     /// Returns `true` if it is reached over TLS that proves its name.
     pub(super) fn is_https(&self) -> bool {
         matches!(self, Self::Webhook(url) if url.starts_with("https:"))
-    }
-
-    /// Returns `true` if it is a host with TLS as the route says.
-    const fn is_host(&self) -> bool {
-        matches!(self, Self::Lmtp(..))
     }
 }
 
@@ -156,13 +145,11 @@ pub(super) fn check(file: &File, findings: &mut Findings) {
         secrets(route, hop, to.place, findings);
         let Some(hop) = hop else { continue };
         match hop {
-            Hop::Lmtp(..) | Hop::Webhook(_) => {}
+            Hop::Webhook(_) => {}
             Hop::Socket(path) => socket(path, to.place, findings),
             Hop::Maildir(_, maildir) => root(maildir.root(), to.place, findings),
         }
-        if !hop.is_host() {
-            without_effect(route, findings);
-        }
+        without_effect(route, findings);
     }
 }
 

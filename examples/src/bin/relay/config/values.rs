@@ -12,7 +12,6 @@ use std::{
 };
 
 use jiff::{Span, SpanRelativeTo, Timestamp, civil::Date, tz::TimeZone};
-use posthaste::client::HostName;
 use posthaste::queue::{MAX_DELAY, MAX_DELIVERIES};
 use posthaste::relay::{
     AddFields, DomainPattern, IpNet, MailboxPattern, Rate, SenderRule, SignFor, TagField, Unsignable,
@@ -26,7 +25,7 @@ use toml::de::DeValue;
 
 use super::{
     file::{Dane, Excess, ListenerTls, Role},
-    route::{Host, Mailboxes, RouteTls},
+    route::{Mailboxes, RouteTls},
     table::{Read, kind},
 };
 
@@ -345,14 +344,6 @@ pub(super) fn time(value: &DeValue<'_>) -> Read<Timestamp> {
     moment.or_else(|| if is_day { day() } else { None }).ok_or_else(|| format!("`{written}` has no offset from UTC"))
 }
 
-/// A host and its port, and after a blank its weight.
-pub(super) fn weighted_host(value: &DeValue<'_>) -> Read<Host> {
-    let written = text(value)?;
-    let (host, weight) = weighted(written)?;
-    let (name, port) = host_and_port(host)?;
-    Ok(Host { name, port, weight })
-}
-
 /// What stands before a blank, and the weight after it, which is 1 if there is none.
 pub(super) fn weighted(written: &str) -> Read<(&str, u16)> {
     let Some((name, weight)) = written.split_once(' ') else { return Ok((written, 1)) };
@@ -378,24 +369,6 @@ pub(super) fn ip(value: &DeValue<'_>) -> Read<IpAddr> {
 
 /// More would say nothing more.
 const MOST_WEIGHT: u16 = 1_000;
-
-/// `name:port`, `192.0.2.1:port` or `[2001:db8::1]:port`; addresses become the literals that mail
-/// uses, and names are as the DNS has them, in A-labels.
-pub(super) fn host_and_port(text: &str) -> Read<(String, u16)> {
-    let read = || {
-        let (host, port) = text.rsplit_once(':')?;
-        let port = port.parse().ok().filter(|port| *port > 0)?;
-        let host = match text.parse::<SocketAddr>() {
-            Ok(SocketAddr::V4(_)) => format!("[{host}]"),
-            Ok(SocketAddr::V6(address)) => format!("[IPv6:{}]", address.ip()),
-            // Letters, digits, hyphens and underscores. The DNS could hold more, but here it is a
-            // typing error.
-            Err(_) => HostName::parse(host).ok().filter(HostName::is_plain)?.into(),
-        };
-        Some((host, port))
-    };
-    read().ok_or_else(|| format!("`{text}` is no host:port"))
-}
 
 fn parsed<T: FromStr<Err: Display>>(value: &DeValue<'_>) -> Read<T> {
     parsed_text(text(value)?)

@@ -12,8 +12,8 @@ use crate::config::{
     DEFAULT_CONCURRENCY, Facts,
     file::{Dane, File, ListenerTls},
     findings::{Findings, Place},
-    route::{RouteTls, To},
-    to::Hop,
+    next_hop::To,
+    route::RouteTls,
     values::span,
 };
 use crate::limits::needed;
@@ -151,7 +151,6 @@ fn routes(file: &File, facts: &Facts<'_>, findings: &mut Findings) {
     let by_name = file.routes.iter().filter_map(|route| route.to.as_ref()).any(|to| match &to.value {
         To::Mx => true,
         To::Hosts(groups) => groups.iter().flatten().any(|host| !host.value.name.starts_with('[')),
-        To::Hop(Hop::Lmtp(name, _)) => !name.starts_with('['),
         To::Hop(_) | To::Refuse(_) | To::Discard | To::Hold => false,
     });
     if let Some(servers) = &file.dns {

@@ -55,8 +55,8 @@ pub(super) fn check(file: &File, facts: &Facts<'_>, findings: &mut Findings) {
 
 fn readable_by_all(path: &Path, place: Place, what: &str, remedy: &str, findings: &mut Findings) {
     let Ok(found) = std::fs::metadata(path) else { return };
-    // Those of the group may be meant to.
-    if found.permissions().mode() & 0o006 != 0 {
+    // Those of the group may be meant to. What is no file was found before.
+    if found.is_file() && found.permissions().mode() & 0o006 != 0 {
         let text = format!("every user of this host may read or change {}, with {what} in it", path.display());
         findings.warn(place, format_args!("{text}; {remedy}"));
     }

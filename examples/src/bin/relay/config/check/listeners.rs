@@ -34,6 +34,11 @@ pub(super) fn check(file: &File, findings: &mut Findings) {
     }
     accounts(file, findings);
     if let Some(most) = file.limits.idle_commands.as_ref().filter(|most| most.value < FEW) {
+        if most.value < FEWEST {
+            let text = "each client that begins TLS or logs in is disconnected before its first message";
+            findings.error(most.place, format_args!("{text}; write {FEW} or more"));
+            return;
+        }
         let text = format!("a client may need {FEW} for TLS, a login and its first message, and is closed at the next");
         findings.warn(most.place, format_args!("{text}; write {FEW} or more"));
     }
@@ -42,6 +47,8 @@ pub(super) fn check(file: &File, findings: &mut Findings) {
 /// Commands that begin no message: EHLO, STARTTLS and EHLO again, a login that is tried again, NOOP
 /// and RSET.
 const FEW: u16 = 10;
+/// EHLO, STARTTLS, EHLO again and a login: without these no user sends anything.
+const FEWEST: u16 = 4;
 
 /// Two listeners cannot have one port of one address.
 fn addresses(file: &File, findings: &mut Findings) {

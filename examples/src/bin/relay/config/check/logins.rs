@@ -5,8 +5,8 @@ use crate::config::{
     file::File,
     findings::{At, Findings, Place},
     login::RouteLogin,
-    route::{Route, RouteTls, To, is_loopback},
-    to::Hop,
+    next_hop::To,
+    route::{Route, RouteTls, is_loopback},
 };
 
 pub(super) fn check(file: &File, findings: &mut Findings) {
@@ -26,7 +26,7 @@ pub(super) fn check(file: &File, findings: &mut Findings) {
 /// A password goes to a host that has proved its name, or stays on this host.
 fn protected(route: &Route, login: &At<Option<RouteLogin>>, findings: &mut Findings) {
     let (Some(to), place) = (&route.to, login.place) else { return };
-    if route.hop().is_some_and(|hop| !matches!(hop, Hop::Lmtp(..))) {
+    if route.hop().is_some() {
         // That it has no effect was found before.
         return;
     }
@@ -35,13 +35,10 @@ fn protected(route: &Route, login: &At<Option<RouteLogin>>, findings: &mut Findi
         findings.error(place, format_args!("{text}; name the host in `to`, or take it out"));
         return;
     }
-    if route.hosts().next().is_none() && route.hop().is_none() {
+    if route.hosts().next().is_none() {
         return;
     }
-    let is_here = match route.hop() {
-        Some(Hop::Lmtp(name, _)) => is_loopback(name),
-        _ => route.hosts().all(|host| is_loopback(&host.value.name)),
-    };
+    let is_here = route.hosts().all(|host| is_loopback(&host.value.name));
     match route.tls_in_force() {
         RouteTls::Verified | RouteTls::Implicit => {}
         RouteTls::Unverified if is_here => {}

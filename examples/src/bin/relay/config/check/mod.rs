@@ -15,7 +15,7 @@ use super::{
     Facts, conditions,
     file::{Dane, File},
     findings::{At, Findings},
-    route::To,
+    next_hop::To,
     site, source, to,
 };
 

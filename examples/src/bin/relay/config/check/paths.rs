@@ -16,7 +16,8 @@ use crate::config::{
     DEFAULT_ADDRESS, Facts,
     file::File,
     findings::{At, Findings, Place},
-    route::{Host, Route, To, is_loopback, literal},
+    next_hop::{Host, To},
+    route::{Route, is_loopback, literal},
 };
 
 /// Which pattern of the routes has which domains first.

@@ -9,7 +9,8 @@ use super::paths::{Owner, Taken};
 use crate::config::{
     file::File,
     findings::{At, Findings, Place},
-    route::{Mailboxes, Route, To},
+    next_hop::To,
+    route::{Mailboxes, Route},
 };
 
 /// `taken`: the routes of all domains. `own`: this host's name.
