@@ -21,6 +21,8 @@ const MAX_ALIASES: usize = 16;
 
 /// Why there is no answer after the bound of a look-up.
 pub(super) const TOO_LATE: &str = "no answer in time";
+/// Why an answer is none that is cut off, or no message of the DNS.
+const UNREADABLE: &str = "the answer cannot be read";
 /// Why an answer is none if its records are for a name that no alias leads to.
 pub(super) const CONTRADICTION: &str = "the answers contradict each other";
 
@@ -86,8 +88,8 @@ impl Reply {
                 }
                 _ => Err(temporary(&error.to_string())),
             },
-            // The resolver has asked several times: the zone itself holds this.
-            NetError::Proto(ProtoError::Decode(_)) => Err(ResolveError::Unusable("they cannot be read")),
+            // A server or the network may have spoilt it: that says nothing of the domain.
+            NetError::Proto(ProtoError::Decode(_)) => Err(temporary(UNREADABLE)),
             _ => Err(temporary(&error.to_string())),
         }
     }

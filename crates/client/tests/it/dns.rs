@@ -214,12 +214,13 @@ async fn answers_of_the_dns_are_temporary_failures_only_where_it_gave_none() {
         ("loop-1.test", (5, 4, 4)),
         ("loop-2.test", (5, 4, 4)),
         ("host-loops.test", (5, 4, 4)),
-        ("torn.test", (5, 4, 4)),
-        ("host-torn.test", (5, 4, 4)),
-        ("short-1.test", (5, 4, 4)),
-        ("short-2.test", (5, 4, 4)),
-        ("empty.test", (5, 4, 4)),
-        ("label.test", (5, 4, 4)),
+        // Its answer cannot be read: whose fault that is, it does not say.
+        ("torn.test", (4, 4, 3)),
+        ("host-torn.test", (4, 4, 3)),
+        ("short-1.test", (4, 4, 3)),
+        ("short-2.test", (4, 4, 3)),
+        ("empty.test", (4, 4, 3)),
+        ("label.test", (4, 4, 3)),
         // The DNS gives no reliable answer.
         ("fails.test", (4, 4, 3)),
         ("half-fails.test", (4, 4, 3)),
@@ -306,7 +307,7 @@ async fn the_strings_of_a_txt_record_are_joined_and_records_are_not() {
     assert_eq!(resolver.txt("no-data.test").await, Ok(Vec::new()));
     assert_eq!(resolver.txt("_none.good.test").await, Err(ResolveError::NoSuchName));
     assert!(matches!(resolver.txt("fails.test").await, Err(ResolveError::Temporary(_))));
-    assert_eq!(resolver.txt("torn.test").await, Err(ResolveError::Unusable("they cannot be read")));
+    assert_eq!(resolver.txt("torn.test").await, Err(ResolveError::Temporary("the answer cannot be read".to_owned())));
     // An `Arc` of a resolver asks it.
     assert_eq!(Arc::new(resolver).txt("_alias.good.test").await.unwrap().len(), 2);
 }
