@@ -2,7 +2,10 @@
 
 use std::{
     fmt::Write as _,
-    sync::{Arc, Mutex},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicUsize, Ordering::SeqCst},
+    },
     time::Duration,
 };
 
@@ -83,7 +86,8 @@ impl App {
     }
 }
 
-async fn serve<S: AsyncRead + AsyncWrite + Unpin>(mut stream: S, does: Does, taken: &Mutex<Vec<String>>) {
+/// The next request, or its head alone. `None`: the client has closed.
+async fn next<S: AsyncRead + Unpin>(stream: &mut S, head_alone: bool) -> Option<String> {
     let mut octets = Vec::new();
     let mut content = None;
     loop {
@@ -96,15 +100,19 @@ async fn serve<S: AsyncRead + AsyncWrite + Unpin>(mut stream: S, does: Does, tak
                 head.len() + 4 + length.unwrap()
             });
         }
-        let is_whole = content.is_some_and(|end| octets.len() >= end);
-        if is_whole || (content.is_some() && matches!(does, Does::SaysEarly(_))) {
-            taken.lock().unwrap().push(text);
-            break;
+        if content.is_some_and(|end| head_alone || octets.len() >= end) {
+            return Some(text);
         }
         if stream.read_buf(&mut octets).await.unwrap_or(0) == 0 {
-            return;
+            return None;
         }
     }
+}
+
+async fn serve<S: AsyncRead + AsyncWrite + Unpin>(mut stream: S, does: Does, taken: &Mutex<Vec<String>>) {
+    let early = matches!(does, Does::SaysEarly(_));
+    let Some(request) = next(&mut stream, early).await else { return };
+    taken.lock().unwrap().push(request);
     match does {
         Does::Says(text) => drop(stream.write_all(text.as_bytes()).await),
         Does::SaysEarly(text) => drop(stream.write_all(text.as_bytes()).await),
@@ -282,4 +290,91 @@ async fn many_recipients_are_in_several_requests() {
     let requests = app.requests();
     assert_eq!(requests.len(), 2);
     assert!(requests.iter().all(|request| request.len() < 8_000));
+}
+
+/// An application that takes this many requests on each connection, and then closes it without a
+/// word. Returns its port, and the number of connections.
+async fn persistent(most: usize, tls: Option<Arc<ServerConfig>>) -> (u16, Arc<AtomicUsize>) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let connections = Arc::<AtomicUsize>::default();
+    let count = Arc::clone(&connections);
+    tokio::spawn(async move {
+        loop {
+            let (stream, _) = listener.accept().await.unwrap();
+            count.fetch_add(1, SeqCst);
+            match &tls {
+                Some(tls) => answer(TlsAcceptor::from(Arc::clone(tls)).accept(stream).await.unwrap(), most).await,
+                None => answer(stream, most).await,
+            }
+        }
+    });
+    (port, connections)
+}
+
+async fn answer<S: AsyncRead + AsyncWrite + Unpin>(mut stream: S, most: usize) {
+    for _ in 0..most {
+        if next(&mut stream, false).await.is_none() {
+            return;
+        }
+        stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nDone").await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn a_connection_serves_many_messages_and_one_that_the_server_has_closed_costs_no_attempt() {
+    let (server, config) = pki::tls("localhost");
+    let idle = Duration::from_secs(60);
+    for (most, idle, tls, expected) in [
+        (100, idle, false, 1..=1),
+        (100, idle, true, 1..=1),
+        (5, idle, false, 3..=4),
+        (1, idle, false, 12..=12),
+        (100, Duration::ZERO, false, 12..=12),
+    ] {
+        let (port, connections) = persistent(most, tls.then(|| Arc::clone(&server))).await;
+        let scheme = if tls { "https" } else { "http" };
+        let mut webhook = Webhook::with_config(&format!("{scheme}://localhost:{port}/"), SECRET, &config).unwrap();
+        webhook.idle = idle;
+        let (mut options, _) = routed(Route::agent("app", webhook));
+        options.delivery.concurrency_per_site = 1;
+        let running = start(options);
+        for count in 1..=12 {
+            running.submit("<me@sender.test>", &["<jo@agent.test>"], b"Subject: x\r\n\r\nbody\r\n").await;
+            done(&running, "delivered", count).await;
+        }
+        assert_eq!(running.log.count("deferred"), 0);
+        let connections = connections.load(SeqCst);
+        assert!(expected.contains(&connections), "{most} {idle:?} {tls} {connections}");
+        running.end().await;
+    }
+}
+
+#[tokio::test]
+async fn an_answer_takes_some_recipients_and_refuses_others() {
+    let json = "Content-Type: application/json\r\n";
+    let decides = r#"{"refused":{"gone@agent.test":"5.1.1 No such list"},"later":{"busy@agent.test":"Not now"}}"#;
+    let app = App::start(vec![says("200 OK", json, decides), ok()], None).await;
+    let (options, reports) = routed(app.route(|_| {}));
+    let running = start(options);
+    let rcpts = ["<jo@agent.test>", "<gone@agent.test>", "<busy@agent.test>"];
+    running.submit("<me@sender.test>", &rcpts, b"Subject: x\r\n\r\nbody\r\n").await;
+    running.empty().await;
+    let seen = |what: &str| running.log.of(what).into_iter().map(|seen| seen.text).collect::<Vec<_>>();
+    assert!(seen("failed")[0].contains("550 5.1.1 No such list"), "{:?}", seen("failed"));
+    assert!(seen("deferred")[0].contains("451 4.3.0 Not now"), "{:?}", seen("deferred"));
+    // The second request has the one recipient that is left.
+    let requests = app.requests();
+    assert!(requests.len() == 2 && requests[1].contains(r#""to":["busy@agent.test"]"#), "{requests:?}");
+    assert!(reports.all().len() == 1 && reports.all()[0].contains("No such list"), "{:?}", reports.all());
+    running.end().await;
+    // What cannot be understood leaves all of them in the queue.
+    let app = App::start(vec![says("200 OK", json, r#"{"refused":["gone@agent.test"]}"#), ok()], None).await;
+    let (options, _) = routed(app.route(|_| {}));
+    let running = start(options);
+    running.submit("<me@sender.test>", &rcpts, b"Subject: x\r\n\r\nbody\r\n").await;
+    running.log.wait("deferred", 3).await;
+    assert!(running.log.of("deferred")[0].text.contains("Status 200, but `refused` is no object"));
+    done(&running, "delivered", 3).await;
+    running.end().await;
 }
