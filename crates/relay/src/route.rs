@@ -88,7 +88,9 @@ pub struct RouteQuery<'a> {
 pub struct Route {
     /// The next hop.
     pub to: NextHop,
-    /// The TLS that connections use. [`Identity::Verified`](posthaste_client::Identity::Verified)
+    /// The TLS that connections use. Default: none, for [`NextHop::Mx`] too, since there is no
+    /// configuration of TLS without a provider of cryptography. A relay to hosts of others should
+    /// have [`Tls::Opportunistic`], which is what the relay program has by default. [`Identity::Verified`](posthaste_client::Identity::Verified)
     /// proves the identity of a host only if `to` names it. With [`NextHop::Mx`] the name came from
     /// DNS, so that a certificate proves nothing more: it counts as
     /// [`Identity::Unverified`](posthaste_client::Identity::Unverified).
@@ -180,7 +182,7 @@ const UNIX: &str = "unix:/";
 const MOST_OCTETS: usize = 16 << 10;
 
 impl Route {
-    /// Makes a route without TLS, and with BDAT to hosts that offer it.
+    /// Makes a route [without TLS](Self::tls), and with BDAT to hosts that offer it.
     pub fn new(to: NextHop) -> Self {
         let (tls, protocol) = (Tls::default(), Protocol::Smtp);
         Self { to, tls, credentials: None, chunking: true, protocol, sources: None, label: None }

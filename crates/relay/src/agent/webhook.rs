@@ -72,7 +72,9 @@ use request::{Outgoing, envelope, sign};
 /// ```no_run
 /// use posthaste_relay::{Route, agent::Webhook, client::tls::Roots};
 /// # fn example() -> Result<(), Box<dyn std::error::Error>> {
-/// let secret = std::fs::read("webhook.secret")?;
+/// // The line end of the file is no part of the secret, here and at the server.
+/// let text = std::fs::read_to_string("webhook.secret")?;
+/// let secret = text.trim_end_matches(['\r', '\n']);
 /// let inbound = Route::agent("inbound", Webhook::new("https://app.example.org/inbound", secret, Roots::system()?)?);
 /// # Ok(()) }
 /// ```

@@ -212,3 +212,25 @@ fn without_effect(route: &Route, findings: &mut Findings) {
         findings.warn(place, "it is for hosts, and this route has none; take it out");
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::secret;
+
+    /// What verifies the signatures takes the line end off as well.
+    #[test]
+    fn the_line_end_of_a_secret_file_is_no_part_of_the_secret() {
+        let file = tempfile::NamedTempFile::new().expect("a temporary file");
+        for (text, read) in [
+            ("0123456789abcdef", Some("0123456789abcdef")),
+            ("0123456789abcdef\n", Some("0123456789abcdef")),
+            ("0123456789abcdef\r\n", Some("0123456789abcdef")),
+            (" 0123456789abcdef \n", Some(" 0123456789abcdef ")),
+            ("0123456789abcdef\n\n", None),
+            ("0123456789abcde\n", None),
+        ] {
+            std::fs::write(file.path(), text).expect("the file is ours");
+            assert_eq!(secret(file.path()).ok().as_ref().map(|secret| secret.expose().as_str()), read, "{text:?}");
+        }
+    }
+}
