@@ -1,6 +1,7 @@
 //! A connection that is ready for transactions.
 
 use std::{
+    fmt,
     sync::{
         Arc,
         atomic::{AtomicU8, Ordering},
@@ -33,7 +34,8 @@ use tokio::{
 };
 
 use crate::{
-    ConnectError, Dial, Endpoint, Health, HostName, Identity, Login, Race, ServerFacts, Stage, Target, Tcp, Tls,
+    ConnectError, Dial, Endpoint, Health, HostName, Identity, Login, Race, RecipientOutcome, ServerFacts, Stage,
+    Target, Tcp, Tls,
 };
 
 /// The options of a client. Start from [`new`](Self::new) and assign what differs.
@@ -139,6 +141,10 @@ pub struct Client<S> {
     pub(crate) remote: Option<Remote>,
     /// It has had a transaction.
     pub(crate) is_used: bool,
+    /// As [`ServerFacts::tls_failure`].
+    pub(crate) tls_failure: Option<Arc<str>>,
+    /// The server has refused mail since the connection has no TLS.
+    pub(crate) lacks_tls: bool,
 }
 
 /// How far a connection is on its way to its first transaction.
@@ -240,9 +246,17 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
         if let Some(trace) = trace {
             driver.set_trace(trace);
         }
-        let facts = ServerFacts { target: None, capabilities: Capabilities::default(), tls: None, is_verified: false };
+        let facts = ServerFacts {
+            target: None,
+            capabilities: Capabilities::default(),
+            tls: None,
+            is_verified: false,
+            tls_failure: None,
+        };
         let is_verified = options.tls.is_verified();
-        let mut client = Self { driver, is_verified, facts: Arc::new(facts), remote: None, is_used: false };
+        let facts = Arc::new(facts);
+        let mut client =
+            Self { driver, is_verified, facts, remote: None, is_used: false, tls_failure: None, lacks_tls: false };
         let ready = client.get_ready(server_name, options, progress).await;
         if let (Err(error), Some(trace)) = (&ready, client.driver.trace())
             // A reply was shown already.
@@ -274,8 +288,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
     /// Notes what outcomes say of the server.
     pub(crate) fn note_facts(&mut self, target: Option<Target>) {
         let (capabilities, tls) = (self.capabilities().clone(), self.driver.tls());
-        self.facts =
-            Arc::new(ServerFacts { target, capabilities, is_verified: tls.is_some() && self.is_verified, tls });
+        let (is_verified, tls_failure) = (tls.is_some() && self.is_verified, self.tls_failure.clone());
+        self.facts = Arc::new(ServerFacts { target, capabilities, is_verified, tls, tls_failure });
     }
 
     /// The server and the connection, as outcomes name them.
@@ -321,7 +335,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
         let session = self.driver.session();
         // A dropped future leaves a transaction behind.
         let is_ready = session.phase() == Phase::Ready && session.unanswered() == 0;
-        is_ready && self.transactions_left() != Some(0) && self.driver.is_quiet()
+        is_ready && !self.lacks_tls && self.transactions_left() != Some(0) && self.driver.is_quiet()
     }
 
     /// The number of these recipients, counted from the first, that one
@@ -374,6 +388,21 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
         }
     }
 
+    /// Finds the refusals that ask for TLS, where the connection has none and the server offers it.
+    /// Returns `true` if there is one: then the next connection tries TLS again, and this one takes
+    /// no other message.
+    pub(crate) fn note_lack_of_tls(&mut self, outcomes: &mut [Option<RecipientOutcome>]) -> bool {
+        if self.is_tls() || !self.capabilities().offers(Keyword::StartTls) {
+            return false;
+        }
+        let mut lacks_tls = false;
+        for outcome in outcomes.iter_mut().flatten() {
+            lacks_tls |= outcome.is_for_lack_of_tls();
+        }
+        self.lacks_tls |= lacks_tls;
+        lacks_tls
+    }
+
     /// What a message has to know of the server.
     pub(crate) fn next_hop(&self) -> NextHop<'_> {
         NextHop { capabilities: self.capabilities(), tls_is_verified: self.is_verified() }
@@ -407,7 +436,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
             Ok(name) => name,
             Err(error) if is_demanded => return Err(error),
             // The server has not heard of STARTTLS yet.
-            Err(_) => return Ok(()),
+            Err(error) => {
+                self.tls_failure = Some(failure(&error));
+                return Ok(());
+            }
         };
         match self.upgrade(Arc::clone(config), name, options).await {
             Err(error) if !is_demanded => Err(ConnectError::OpportunisticTls(Box::new(error))),
@@ -425,6 +457,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
         let reply = self.command(&Command::StartTls).await.map_err(at(Stage::StartTls))?;
         let goes_on = !reply.code().is_positive() && reply.code() != ReplyCode::SERVICE_NOT_AVAILABLE;
         if goes_on && !options.tls.is_demanded() {
+            self.tls_failure = Some(failure(&ConnectError::Refused { stage: Stage::StartTls, reply }));
             return Ok(());
         }
         positive(reply, Stage::StartTls)?;
@@ -527,6 +560,15 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
 fn lacks_mechanism(mechanism: Mechanism, code: ReplyCode) -> bool {
     code.get() == 504 || (mechanism == Mechanism::CramMd5 && code.severity() == Severity::PermanentNegative)
 }
+
+/// Why TLS failed, in words of bounded length.
+pub(crate) fn failure(why: &impl fmt::Display) -> Arc<str> {
+    let words = why.to_string();
+    words.chars().map(|c| if c.is_control() { ' ' } else { c }).take(FAILURE).collect::<String>().into()
+}
+
+/// The most characters of [`ServerFacts::tls_failure`]. It is remembered for each server.
+const FAILURE: usize = 200;
 
 /// Does the handshake of TLS from the first octet.
 async fn implicit_tls<S: AsyncRead + AsyncWrite + Unpin>(

@@ -14,7 +14,7 @@ use posthaste_tokio::ClientError;
 use tokio::io::{AsyncRead, AsyncWrite};
 
 pub use crate::shelf::{Budget, Keep, Shelf};
-use crate::{Client, ClientOptions, Dial, Race, RecipientOutcome, RefusedAt, Sent, ServerFacts, Tls};
+use crate::{Client, ClientOptions, Dial, Race, RecipientOutcome, RefusedAt, Sent, ServerFacts, Tls, client::failure};
 
 /// Makes the transactions of a [`Delivery`].
 pub trait Transact<S>: Send {
@@ -99,7 +99,7 @@ pub struct Delivery {
 pub enum Passed {
     /// Every open recipient was named, and another message can follow.
     Through,
-    /// The server takes no more transactions on this connection.
+    /// The server takes no more transactions on this connection, or asks for TLS.
     Worn,
     /// The connection is over.
     Broken(Break),
@@ -229,7 +229,7 @@ impl Delivery {
         if let Some(own) = race.target(index).and_then(|target| target.tls.as_ref()) {
             options.tls = own.tls.clone();
         }
-        let (mut tls_is_suspected, mut next, mut opened) = (false, 0, Some(client));
+        let (mut tls_failure, mut next, mut opened) = (None, 0, Some(client));
         loop {
             let facts = opened.as_ref().map(|client| Arc::clone(client.facts()));
             let is_tls = facts.as_ref().is_some_and(|facts| facts.tls.is_some());
@@ -241,13 +241,14 @@ impl Delivery {
                 Passed::Broken(Break { is_mute: true, .. })
                     if is_tls && matches!(options.tls, Tls::Opportunistic(_)) =>
                 {
-                    (options.tls, tls_is_suspected, next) = (Tls::Off, true, 0);
+                    (options.tls, tls_failure, next) = (Tls::Off, Some(failure(&BROKE_OFF)), 0);
                 }
                 Passed::Broken(_) => return,
                 passed => {
-                    if let (true, Some(target)) = (tls_is_suspected, facts.and_then(|facts| facts.target.clone())) {
+                    let target = facts.and_then(|facts| facts.target.clone());
+                    if let (Some(why), Some(target), false) = (&tls_failure, target, self.lacks_tls()) {
                         // It works without TLS, so TLS was what failed.
-                        options.health.broke_tls(&target.server);
+                        options.health.broke_tls(&target.server, Arc::clone(why));
                     }
                     // Each connection must take one transaction at least, or this would never end.
                     if !(passed == Passed::Worn && begun < next && self.is_open_from(next)) {
@@ -259,7 +260,13 @@ impl Delivery {
                 return;
             }
             match race.again(index, &Arc::new(options.clone())).await {
-                Some(client) => opened = Some(client),
+                Some(mut client) => {
+                    if let Some(why) = &tls_failure {
+                        client.tls_failure = Some(Arc::clone(why));
+                        client.note_facts(client.server().cloned());
+                    }
+                    opened = Some(client);
+                }
                 None => return,
             }
         }
@@ -276,7 +283,7 @@ impl Delivery {
             let open = open.filter(|(_, course)| !course.is_settled).map(|(index, _)| index);
             let group: Vec<_> = open.take(self.most).collect();
             let Some(client) = connection else { return Passed::Worn };
-            if client.transactions_left() == Some(0) {
+            if client.transactions_left() == Some(0) || client.lacks_tls {
                 if let Some(worn) = connection.take() {
                     worn.quit().await;
                 }
@@ -371,12 +378,21 @@ impl Delivery {
         self.courses.iter().skip(next).any(|course| !course.is_settled)
     }
 
+    /// Returns `true` if the last server of a recipient asks for TLS.
+    fn lacks_tls(&self) -> bool {
+        let outcomes = self.courses.iter().map(|course| &course.outcome);
+        outcomes.into_iter().any(|outcome| matches!(outcome, Some(RecipientOutcome::Refused(_, RefusedAt::InClear))))
+    }
+
     fn set(&mut self, index: usize, course: Course) {
         if let Some(known) = self.courses.get_mut(index) {
             *known = course;
         }
     }
 }
+
+/// Why TLS is suspected of a server that breaks off in the first transaction over it.
+const BROKE_OFF: &str = "the server broke off in the first transaction over TLS";
 
 /// Keeps one connection for the next message: the first, unless another is better.
 async fn keep<S: AsyncRead + AsyncWrite + Unpin>(

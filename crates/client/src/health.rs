@@ -47,7 +47,7 @@ const SERVERS: usize = 4_096;
 /// |---|---|---|
 /// | unreachable, silent, broke off, or ended the session | the server comes last | 60 s, doubled with each further failure in a row, 600 s at most; then one delivery probes it |
 /// | refused a whole message for now, for a reason of its own: with 4yz to MAIL, unless for the sender's address (4.1.z), or with 4.3.z | the same | 60 s |
-/// | TLS broke, and a transaction without it was completed | no TLS, where the policy permits | 1 h |
+/// | TLS broke, and a transaction without it was completed | no TLS, where the policy permits | 1 h, or until the server asks for TLS |
 /// | BDAT failed | content goes by DATA | 24 h |
 /// | it got confused by messages that were sent before the replies to others | one transaction at a time | 24 h |
 /// | ready after a longer time than its head start | the next server starts later | 1 h |
@@ -90,7 +90,7 @@ struct Entry {
     failures: u32,
     last_failure: Option<(Instant, Stage)>,
     sick_until: Option<Instant>,
-    clear_until: Option<Instant>,
+    clear: Option<(Instant, Arc<str>)>,
     whole_until: Option<Instant>,
     single_until: Option<Instant>,
     slow: Option<(Instant, Duration)>,
@@ -138,7 +138,7 @@ impl Health {
             failures: entry.failures,
             last_failure: entry.last_failure.map(|(at, stage)| (stage, now.saturating_duration_since(at))),
             last_for: left(entry.sick_until),
-            no_tls_for: left(entry.clear_until),
+            no_tls_for: left(entry.clear_until()),
             no_chunking_for: left(entry.whole_until),
             no_batches_for: left(entry.single_until),
             ready_after: entry.slow.filter(|(until, _)| now < *until).map(|(_, took)| took).unwrap_or_default(),
@@ -169,7 +169,14 @@ impl Health {
 
     /// Returns `true` if TLS broke with the server: leave it out where the policy permits.
     pub fn breaks_tls(&self, server: &Server) -> bool {
-        self.remembers(server, |entry| entry.clear_until)
+        self.remembers(server, Entry::clear_until)
+    }
+
+    /// Why TLS broke with the server. `None`: it is to be tried.
+    pub(crate) fn tls_failure(&self, server: &Server) -> Option<Arc<str>> {
+        let known = || self.lock().get(server).and_then(|entry| entry.clear.clone());
+        let (until, why) = if self.is_empty() { None } else { known() }?;
+        (Instant::now() < until).then_some(why)
     }
 
     /// Returns `true` if CHUNKING broke with the server.
@@ -227,9 +234,15 @@ impl Health {
         self.change(server, |entry| (entry.failures, entry.sick_until, entry.last_failure) = (0, None, None));
     }
 
-    /// TLS broke with the server, and a transaction without it was completed.
-    pub fn broke_tls(&self, server: &Server) {
-        self.note(server, |entry, now| entry.clear_until = Some(now + NO_TLS));
+    /// TLS broke with the server for this reason, and a transaction without it was completed.
+    pub fn broke_tls(&self, server: &Server, why: impl Into<Arc<str>>) {
+        let why = why.into();
+        self.note(server, |entry, now| entry.clear = Some((now + NO_TLS, why)));
+    }
+
+    /// The server asks for TLS, so it is tried again.
+    pub fn needs_tls(&self, server: &Server) {
+        self.change(server, |entry| entry.clear = None);
     }
 
     /// CHUNKING broke with the server.
@@ -313,12 +326,16 @@ impl Health {
 }
 
 impl Entry {
+    fn clear_until(&self) -> Option<Instant> {
+        self.clear.as_ref().map(|(until, _)| *until)
+    }
+
     /// When the last part of it loses its use. Failures count for a while longer: they lengthen the
     /// time of the next one.
     fn last(&self) -> Option<Instant> {
         let sick = self.sick_until.map(|until| until + SICK_AT_MOST);
         let slow = self.slow.map(|(until, _)| until);
-        [sick, self.clear_until, self.whole_until, self.single_until, slow].into_iter().flatten().max()
+        [sick, self.clear_until(), self.whole_until, self.single_until, slow].into_iter().flatten().max()
     }
 }
 
@@ -402,7 +419,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn what_broke_is_tried_again_after_its_time() {
         let (health, one) = (Health::default(), server(1));
-        health.broke_tls(&one);
+        health.broke_tls(&one, "the handshake failed");
         health.broke_chunking(&one);
         health.broke_batch(&one);
         health.answered(&one);
@@ -411,6 +428,10 @@ mod tests {
         assert_eq!(broken(&server(2)), (false, false, false));
         pass(3_600).await;
         assert_eq!(broken(&one), (false, true, true));
+        health.broke_tls(&one, "the handshake failed");
+        assert_eq!(health.tls_failure(&one).as_deref(), Some("the handshake failed"));
+        health.needs_tls(&one);
+        assert_eq!((broken(&one), health.tls_failure(&one)), ((false, true, true), None));
         pass(23 * 3_600).await;
         assert_eq!(broken(&one), (false, false, false));
     }
@@ -420,7 +441,7 @@ mod tests {
         let (health, one) = (Health::default(), server(1));
         fail(&health, &one);
         fail(&health.clone(), &one);
-        health.broke_tls(&one);
+        health.broke_tls(&one, "the handshake failed");
         health.was_ready(&one, Duration::from_secs(3), Duration::from_secs(1));
         pass(20).await;
         let known = health.servers().pop().unwrap();

@@ -71,6 +71,10 @@ pub enum RefusedAt {
     Bdat,
     /// The content, at its end or before.
     Content,
+    /// Any of these, on a connection without TLS: the server offers TLS, and asks for it with this
+    /// refusal. Never permanent, since TLS may work next time;
+    /// [`ServerFacts::tls_failure`](crate::ServerFacts::tls_failure) says what failed.
+    InClear,
 }
 
 impl RecipientOutcome {
@@ -78,13 +82,14 @@ impl RecipientOutcome {
     /// what the message needs, or the content must not leave.
     ///
     /// The reply code decides. An enhanced code of another class has no meaning (RFC 2034 section
-    /// 4). Two kinds of 5yz are not permanent:
+    /// 4). Three kinds of 5yz are not permanent:
     ///
     /// | refused | code | enhanced code | why |
     /// |---|---|---|---|
     /// | [`LaterRcpt`](RefusedAt::LaterRcpt) | 552 | none, 5.0.0 or 5.5.3 | RFC 821 used it for too many recipients; it counts as 452 (RFC 5321 section 4.5.3.1.10) |
     /// | [`LaterRcpt`](RefusedAt::LaterRcpt) | any 5yz | 5.5.3 | too many recipients: another transaction has fewer |
     /// | [`Bdat`](RefusedAt::Bdat) | 500 to 504 | any | the message can go by DATA |
+    /// | [`InClear`](RefusedAt::InClear) | any 5yz | any | the server takes the message over TLS |
     ///
     /// So `552 5.2.2`, a full mailbox, is permanent, and so is any 552 before a recipient was
     /// accepted.
@@ -129,6 +134,18 @@ impl RecipientOutcome {
         outcomes.peek().is_some() && outcomes.all(Self::is_servers_refusal)
     }
 
+    /// Makes it a refusal [in clear](RefusedAt::InClear) if it asks for TLS. Returns `true` if it
+    /// does.
+    pub(crate) fn is_for_lack_of_tls(&mut self) -> bool {
+        match self {
+            Self::Refused(reply, at) if asks_for_tls(reply) => {
+                *at = RefusedAt::InClear;
+                true
+            }
+            _ => false,
+        }
+    }
+
     /// The server's reply. `None`: the server gave none for this recipient.
     pub const fn reply(&self) -> Option<&Reply> {
         match self {
@@ -169,6 +186,7 @@ fn is_permanent(reply: &Reply, at: RefusedAt) -> bool {
             RefusedAt::Mail | RefusedAt::Rcpt | RefusedAt::Data | RefusedAt::Content => true,
             RefusedAt::LaterRcpt => !is_too_many_recipients(reply),
             RefusedAt::Bdat => !is_unknown_command(reply),
+            RefusedAt::InClear => false,
         }
 }
 
@@ -185,6 +203,42 @@ fn is_too_many_recipients(reply: &Reply) -> bool {
 pub(crate) fn is_unknown_command(reply: &Reply) -> bool {
     matches!(reply.code().get(), 500..=504)
 }
+
+/// Returns `true` if a refusal asks for TLS: by its words, by X.7.10 (RFC 5248), or by 530, unless
+/// that asks for a login (RFC 3207 section 4, RFC 4954 section 6).
+pub(crate) fn asks_for_tls(reply: &Reply) -> bool {
+    if reply.code().is_positive() {
+        return false;
+    }
+    let text = reply.borrowed().text().to_ascii_lowercase();
+    let code = reply.enhanced().map(|code| (code.subject(), code.detail()));
+    let is_530 = reply.code().get() == 530 && !text.contains("auth") && !text.contains("log");
+    is_530 || code == Some(ENCRYPTION_NEEDED) || FOR_TLS.iter().any(|words| text.contains(words))
+}
+
+/// Subject and detail of the enhanced code X.7.10.
+const ENCRYPTION_NEEDED: (u16, u16) = (7, 10);
+
+/// The words with which servers ask for TLS.
+const FOR_TLS: &[&str] = &[
+    "starttls",
+    "tls required",
+    "tls is required",
+    "tls encryption required",
+    "requires tls",
+    "require tls",
+    "use tls",
+    "using tls",
+    "needs tls",
+    "need tls",
+    "without tls",
+    "only over tls",
+    "encryption required",
+    "encryption is required",
+    "encryption needed",
+    "encrypted connection",
+    "secure connection",
+];
 
 /// The code that RFC 821 used for too many recipients.
 const STORAGE_EXCEEDED: u16 = 552;
@@ -222,6 +276,29 @@ mod tests {
             assert!(!RecipientOutcome::are_servers_refusals([&one, &other]), "{line} at {at:?}");
         }
         assert!(!RecipientOutcome::are_servers_refusals([]));
+    }
+
+    #[test]
+    fn a_refusal_asks_for_tls_by_its_code_or_its_words() {
+        for (line, asks) in [
+            ("530 5.7.0 Must issue a STARTTLS command first", true),
+            ("530 Not now", true),
+            ("530 5.7.0 Authentication required", false),
+            ("530 Log in first", false),
+            ("530 5.7.0 Must issue a STARTTLS command before authentication", true),
+            ("550 5.7.10 Encryption needed", true),
+            ("550 5.7.10 No", true),
+            ("554 5.7.1 TLS required, see our policy", true),
+            ("451 4.7.0 This server requires TLS", true),
+            ("550 5.7.1 We take no spam", false),
+            ("550 5.7.0 No", false),
+            ("550 5.1.1 No such user", false),
+            ("250 2.0.0 starttls", false),
+        ] {
+            let mut outcome = refused(line, Mail);
+            assert_eq!(outcome.is_for_lack_of_tls(), asks, "{line}");
+            assert_eq!(matches!(outcome, RecipientOutcome::Refused(_, InClear)), asks, "{line}");
+        }
     }
 
     #[test]
@@ -274,6 +351,8 @@ mod tests {
             ("503 5.5.1 Bad sequence", Bdat, false),
             ("504 5.5.4 Not implemented", Bdat, false),
             ("503 Bad sequence", Content, true),
+            // TLS may work next time.
+            ("530 5.7.0 Must issue a STARTTLS command first", InClear, false),
         ] {
             assert_eq!(refused(line, at).is_permanent(), permanent, "{line} at {at:?}");
         }

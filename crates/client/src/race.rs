@@ -25,7 +25,8 @@ use tokio::{
 
 use crate::{
     Client, ClientOptions, ConnectError, Dial, Endpoint, HostTls, Server, Stage, Tls,
-    client::{Progress, Remote},
+    client::{Progress, Remote, failure},
+    outcome::asks_for_tls,
 };
 
 /// The most connections of one race that are under way at once.
@@ -421,15 +422,27 @@ impl<D: Dial> SetUp<D> {
             fitting.hurry();
         }
         fitting.session.chunking &= !health.breaks_chunking(server);
-        if matches!(fitting.tls, Tls::Opportunistic(_)) && health.breaks_tls(server) {
-            fitting.tls = Tls::Off;
-        }
+        let is_optional = matches!(fitting.tls, Tls::Opportunistic(_));
+        let mut tls_failure = health.tls_failure(server).filter(|_| is_optional);
+        let with_tls = tls_failure.as_ref().map(|_| std::mem::replace(&mut fitting.tls, Tls::Off));
         let (mut started, mut tls_is_suspected) = (self.start(&fitting).await, false);
-        if started.as_ref().is_err_and(ConnectError::suggests_clear) {
-            (fitting.tls, tls_is_suspected) = (Tls::Off, true);
+        if let (Some(with_tls), true) = (with_tls, started.as_ref().is_err_and(lacks_tls)) {
+            health.needs_tls(server);
+            (fitting.tls, tls_failure) = (with_tls, None);
             started = self.start(&fitting).await;
         }
+        if let Err(error) = &started
+            && error.suggests_clear()
+        {
+            (fitting.tls, tls_is_suspected, tls_failure) = (Tls::Off, true, Some(failure(error)));
+            let clear = self.start(&fitting).await;
+            // Without TLS it takes nothing, so what broke TLS is the reason.
+            if !clear.as_ref().is_err_and(lacks_tls) {
+                started = clear;
+            }
+        }
         let mut client = started?;
+        client.tls_failure = tls_failure.or(client.tls_failure);
         client.note_facts(Some(self.target));
         client.remote = Some(Remote { health: fitting.health, tls_is_suspected });
         Ok(client)
@@ -450,6 +463,11 @@ impl<D: Dial> SetUp<D> {
             }
         }
     }
+}
+
+/// Returns `true` if a server refuses the session since it has no TLS.
+fn lacks_tls(error: &ConnectError) -> bool {
+    error.reply().is_some_and(asks_for_tls)
 }
 
 impl<D: Dial> fmt::Debug for Race<'_, D> {

@@ -73,6 +73,10 @@ pub struct ServerFacts {
     pub tls: Option<TlsParameters>,
     /// TLS has proved the identity of the server.
     pub is_verified: bool,
+    /// Why a connection has no TLS although the options have
+    /// [`Tls::Opportunistic`](crate::Tls::Opportunistic) and the server offers it: what failed now,
+    /// or lately. `None`: it has TLS, or neither was so.
+    pub tls_failure: Option<Arc<str>>,
 }
 
 impl<S: AsRef<str>> Sent<S> {

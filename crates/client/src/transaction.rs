@@ -51,6 +51,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
                 }
             }
         }
+        let lacks_tls = self.note_lack_of_tls(&mut attempt.outcomes);
         let session = self.driver.session();
         if session.phase() == Phase::Closed && broken.is_none() {
             // The last reply was a 421.
@@ -80,24 +81,28 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
             trace.note(error);
         }
         if is_begun {
-            self.note(&sent, is_binary);
+            self.note(&sent, is_binary, lacks_tls);
         }
         sent
     }
 
     /// Notes how the server did.
-    fn note(&mut self, sent: &Sent<&str>, is_binary: bool) {
+    fn note(&mut self, sent: &Sent<&str>, is_binary: bool, lacks_tls: bool) {
         let is_first = !std::mem::replace(&mut self.is_used, true);
         let (Some(Remote { health, tls_is_suspected }), Some(target)) = (&self.remote, &self.facts.target) else {
             return;
         };
+        if lacks_tls {
+            health.needs_tls(&target.server);
+        }
         match sent.broken.as_deref() {
+            None if lacks_tls => health.settled(target, true),
             None => {
                 let outcomes = sent.recipients.iter().map(|recipient| &recipient.outcome);
                 health.settled(target, RecipientOutcome::are_servers_refusals(outcomes));
                 if *tls_is_suspected {
                     // It works without TLS, so TLS was what failed.
-                    health.broke_tls(&target.server);
+                    health.broke_tls(&target.server, self.tls_failure.clone().unwrap_or_default());
                 }
             }
             // This side failed.

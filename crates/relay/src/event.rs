@@ -60,6 +60,7 @@ pub enum Event<'a> {
         held: Duration,
     },
     /// The next hop of a recipient has taken the message.
+    #[non_exhaustive]
     Delivered {
         /// The message's id.
         message: MessageId,
@@ -69,6 +70,8 @@ pub enum Event<'a> {
         remote: &'a str,
         /// The host's reply.
         reply: &'a Reply,
+        /// The message went over TLS.
+        tls: bool,
         /// The time since the message was accepted.
         age: Duration,
     },
@@ -228,8 +231,8 @@ impl Observer for TracingObserver {
             Event::Accepted { message, client: None, sender, recipients, octets, priority, held } => {
                 info!(%message, %sender, recipients, octets, priority, ?held, "message accepted from the application");
             }
-            Event::Delivered { message, recipient, remote, reply, age } => {
-                info!(%message, %recipient, remote, %reply, ?age, "message delivered");
+            Event::Delivered { message, recipient, remote, reply, tls, age } => {
+                info!(%message, %recipient, remote, %reply, tls, ?age, "message delivered");
             }
             Event::Deferred { message, recipient, diagnostic, retry_in } => {
                 info!(%message, %recipient, %diagnostic, ?retry_in, "delivery deferred");

@@ -62,16 +62,20 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send, P: Parcel> Pipeline<'_, S, P> {
     }
 
     /// A message has its result.
-    pub(super) fn finish(&mut self, front: Flight<P>, broken: Option<ClientError>) {
+    pub(super) fn finish(&mut self, mut front: Flight<P>, broken: Option<ClientError>) {
         let is_dubious = front.is_dubious;
+        let lacks_tls = self.client.note_lack_of_tls(&mut front.attempt.outcomes);
         let unclear = is_dubious.then(|| Arc::new(confused()));
         if broken.is_none() && !is_dubious {
             self.client.is_used = true;
             if let (Some(remote), Some(target)) = (&self.client.remote, &self.facts.target) {
                 let outcomes = front.attempt.outcomes.iter().flatten();
-                remote.health.settled(target, RecipientOutcome::are_servers_refusals(outcomes));
-                if remote.tls_is_suspected {
-                    remote.health.broke_tls(&target.server);
+                remote.health.settled(target, lacks_tls || RecipientOutcome::are_servers_refusals(outcomes));
+                if lacks_tls {
+                    remote.health.needs_tls(&target.server);
+                } else if remote.tls_is_suspected {
+                    let why = self.client.tls_failure.clone().unwrap_or_default();
+                    remote.health.broke_tls(&target.server, why);
                 }
             }
         }

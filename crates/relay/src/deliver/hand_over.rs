@@ -80,7 +80,7 @@ fn settle(site: &Site, job: &Job, agent: &AgentHandle, decisions: Vec<Decision>,
             let rcpt = job.recipients().get(index).map(|recipient| &recipient.rcpt);
             let is_asked = rcpt.and_then(|rcpt| rcpt.notify).is_some_and(|notify| notify.success);
             let owes = is_asked.then_some(Action::Delivered);
-            Fate::Delivered { remote: agent.name().to_owned(), reply: accepted.into(), owes }
+            Fate::Delivered { remote: agent.name().to_owned(), reply: accepted.into(), tls: false, owes }
         }
         Err(refusal) if refusal.is_permanent() => Fate::Never(Diagnostic::reply(agent.name(), refusal.reply())),
         Err(refusal) => {

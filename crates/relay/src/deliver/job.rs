@@ -198,6 +198,8 @@ pub(super) enum Fate {
     Delivered {
         remote: String,
         reply: Reply,
+        /// It went over TLS.
+        tls: bool,
         /// The sender is owed a report of this, `relayed` or `delivered`.
         owes: Option<Action>,
     },

@@ -15,7 +15,7 @@ use posthaste_client::{
 };
 use posthaste_queue::{Body, Queue};
 use posthaste_server::wire::{BodyType, ReversePath};
-use tracing::{debug, info};
+use tracing::{info, warn};
 
 use super::{
     connect::Way,
@@ -74,6 +74,11 @@ impl<'l, Q, R> Letter<'l, Q, R> {
 impl<Q: Queue, R: Send + Sync> Transact<Metered> for Letter<'_, Q, R> {
     async fn transact(&mut self, client: &mut Client<Metered>, group: &[usize]) -> io::Result<Transacted> {
         let job = self.job;
+        if let (Some(target), Some(why)) = (client.server(), &client.facts().tls_failure)
+            && self.site.begins_in_clear(&target.host)
+        {
+            warn!(site = self.site.name(), host = &*target.host, why = &**why, "TLS failed, mail goes without it");
+        }
         let local = client.server().is_some_and(|target| is_local(&target.server));
         let (by, verified) = (job.by(), self.verified);
         let fit = Fit { outside: &job.outside, by, server: client.capabilities(), verified, local };
@@ -114,9 +119,6 @@ impl<Q: Queue, R: Send + Sync> Transact<Metered> for Letter<'_, Q, R> {
                 self.ruled_out.push(why);
                 return false;
             }
-            if client.is_tls_suspected() {
-                debug!(host = &*target.host, server = %target.server, "TLS failed, trying again without it");
-            }
         }
         if let Some(target) = client.server() {
             self.ready.push(Arc::clone(&target.host));
@@ -125,6 +127,12 @@ impl<Q: Queue, R: Send + Sync> Transact<Metered> for Letter<'_, Q, R> {
             && self.site.ends_to_fail(&target.host)
         {
             info!(site = self.site.name(), host = &*target.host, "host of a route ready again");
+        }
+        if let Some(target) = client.server()
+            && client.is_tls()
+            && self.site.ends_in_clear(&target.host)
+        {
+            info!(site = self.site.name(), host = &*target.host, "TLS works again, mail goes over it");
         }
         self.is_reached = true;
         self.site.mark_up();

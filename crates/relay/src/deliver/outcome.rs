@@ -36,7 +36,7 @@ struct Settlement {
     recipients: Vec<Recipient>,
     /// The time until the next attempt.
     retry_in: Duration,
-    delivered: Vec<(ForwardPath, String, Reply)>,
+    delivered: Vec<(ForwardPath, String, Reply, bool)>,
     deferred: Vec<(ForwardPath, Diagnostic)>,
     failed: Vec<(Rcpt, Diagnostic)>,
     discarded: Vec<ForwardPath>,
@@ -70,13 +70,13 @@ impl Job {
         let mut settlement = Settlement { retry_in: retry_in.unwrap_or_default(), ..Settlement::default() };
         for (mut recipient, fate) in std::mem::take(&mut self.recipients).into_iter().zip(fates) {
             match (fate, retry_in) {
-                (Fate::Delivered { remote, reply, owes }, _) => {
+                (Fate::Delivered { remote, reply, tls, owes }, _) => {
                     let path = recipient.rcpt.forward_path.clone();
                     if let Some(action) = owes.filter(|action| self.hears(&recipient, *action)) {
                         let last = Some(Last { at, why: Diagnostic::reply(&remote, &reply) });
                         settlement.recipients.push(Recipient { news: Some(action), last, ..recipient });
                     }
-                    settlement.delivered.push((path, remote, reply));
+                    settlement.delivered.push((path, remote, reply, tls));
                 }
                 (Fate::NotNow(why, _), Some(_)) => {
                     let is_first = is_delayed && !std::mem::replace(&mut recipient.told.delay, true);
@@ -157,8 +157,8 @@ impl Job {
         let ends = vec![End { lease: self.lease, recipients, after }];
         let Some(written) = write_back(shared, message, &self.outside, says, ends).await else { return };
         // Observed only after it is recorded.
-        for (recipient, remote, reply) in &delivered {
-            shared.observe(&Event::Delivered { message, recipient, remote, reply, age });
+        for (recipient, remote, reply, tls) in &delivered {
+            shared.observe(&Event::Delivered { message, recipient, remote, reply, tls: *tls, age });
         }
         for (recipient, diagnostic) in &deferred {
             shared.observe(&Event::Deferred { message, recipient, diagnostic, retry_in });

@@ -98,6 +98,8 @@ struct State {
     next_number: u64,
     /// Hosts of the route that failed, and have not been ready since.
     failing: HashSet<Box<str>>,
+    /// Hosts that get mail without TLS since it failed there. At most [`IN_CLEAR`].
+    in_clear: HashSet<Box<str>>,
     /// When a connection was last given up for one to a better host.
     returned: Option<Instant>,
     /// The site could not be reached: until when that counts, and why.
@@ -367,6 +369,18 @@ impl Site {
         self.state().failing.remove(host)
     }
 
+    /// TLS failed at a host, and mail goes without. Returns `true` if it did not before, as far as
+    /// that is remembered.
+    pub(super) fn begins_in_clear(&self, host: &str) -> bool {
+        let in_clear = &mut self.state().in_clear;
+        !in_clear.contains(host) && in_clear.len() < IN_CLEAR && in_clear.insert(host.into())
+    }
+
+    /// A connection to a host has TLS. Returns `true` if mail went without before.
+    pub(super) fn ends_in_clear(&self, host: &str) -> bool {
+        self.state().in_clear.remove(host)
+    }
+
     pub(super) fn mark_up(&self) {
         let mut state = self.state();
         (state.down, state.doubtful) = (None, None);
@@ -459,6 +473,9 @@ fn hosts_of(leads: &Leads, hosts: Option<&Hosts>) -> Box<str> {
     names.join(" ").into()
 }
 
+/// The most hosts of a site of which it is logged that mail goes to them without TLS.
+const IN_CLEAR: usize = 64;
+
 /// The most connections at once.
 fn most(limits: &SiteLimits, options: &DeliveryOptions) -> usize {
     limits.connections.unwrap_or(options.concurrency_per_site).max(1)
@@ -475,6 +492,7 @@ impl State {
             silent: HashMap::new(),
             next_number: 0,
             failing: HashSet::new(),
+            in_clear: HashSet::new(),
             returned: None,
             down: None,
             found: None,

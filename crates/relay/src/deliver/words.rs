@@ -57,9 +57,12 @@ impl From<RefusedAt> for At {
     fn from(at: RefusedAt) -> Self {
         match at {
             RefusedAt::Mail => Self::Mail,
-            RefusedAt::Rcpt | RefusedAt::LaterRcpt | RefusedAt::Data | RefusedAt::Bdat | RefusedAt::Content => {
-                Self::Message
-            }
+            RefusedAt::Rcpt
+            | RefusedAt::LaterRcpt
+            | RefusedAt::Data
+            | RefusedAt::Bdat
+            | RefusedAt::Content
+            | RefusedAt::InClear => Self::Message,
         }
     }
 }

@@ -45,6 +45,7 @@ mod strangers;
 mod submission;
 mod support;
 mod throttling;
+mod tls_mishaps;
 mod truth;
 mod unrecordable;
 #[cfg(feature = "webhook")]

@@ -4,7 +4,7 @@ use posthaste_client::{
     ClientError, RecipientOutcome, RefusedAt, ServerFacts,
     delivery::{Course, Delivery},
 };
-use posthaste_server::wire::{EnhancedCode, ReplyCode};
+use posthaste_server::wire::{EnhancedCode, Reply, ReplyCode};
 
 use super::super::{
     connect::given_up,
@@ -79,12 +79,14 @@ fn fate(job: &Job, index: usize, mut course: Course, unreachable: Option<&(Unrea
     match outcome {
         RecipientOutcome::Accepted(reply) => {
             let owes = course.server.as_ref().is_some_and(|server| owes_relayed_report(job, index, server));
-            Fate::Delivered { remote: host.to_owned(), reply, owes: owes.then_some(Action::Relayed) }
+            let tls = course.server.as_ref().is_some_and(|server| server.tls.is_some());
+            Fate::Delivered { remote: host.to_owned(), reply, tls, owes: owes.then_some(Action::Relayed) }
         }
         // Content that cannot go by DATA can go to no server that refuses BDAT.
         RecipientOutcome::Refused(reply, RefusedAt::Bdat) if course.is_settled => {
             Fate::Never(Diagnostic::reply(host, &reply))
         }
+        RecipientOutcome::Refused(reply, RefusedAt::InClear) => not_now(in_clear(host, &course, &reply)),
         RecipientOutcome::Refused(reply, _) if is_permanent => Fate::Never(Diagnostic::reply(host, &reply)),
         RecipientOutcome::Refused(reply, at) => {
             Fate::NotNow(Diagnostic::reply(host, &reply), Words::of(&reply, at.into()))
@@ -97,6 +99,15 @@ fn fate(job: &Job, index: usize, mut course: Course, unreachable: Option<&(Unrea
         RecipientOutcome::Unreachable(why) => not_now(Diagnostic::own(EnhancedCode::new(4, 4, 1), why)),
         RecipientOutcome::Lost | RecipientOutcome::Postponed => not_now(lost(host, &course)),
     }
+}
+
+/// Why a host that asks for TLS got none.
+fn in_clear(host: &str, course: &Course, reply: &Reply) -> Diagnostic {
+    let failure = course.server.as_ref().and_then(|server| server.tls_failure.as_deref());
+    let failure = failure.unwrap_or("TLS is switched off for it");
+    let reply = Diagnostic::reply(host, reply).text;
+    let text = format!("the host asks for TLS, and there was none: {failure}; without it the host said: {reply}");
+    Diagnostic { remote: Some(host.to_owned()), ..Diagnostic::own(EnhancedCode::new(4, 7, 5), text) }
 }
 
 /// Why the conversation broke off.
