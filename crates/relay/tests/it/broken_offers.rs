@@ -124,6 +124,61 @@ async fn tls_is_kept_after_a_failure_of_another_cause() {
     relay.end().await;
 }
 
+/// A mishap in TLS says nothing of the mail, and nothing of the next attempt.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_host_that_takes_mail_by_tls_alone_gets_it_when_tls_works_again() {
+    for demand in [
+        "530 5.7.0 Must issue a STARTTLS command first\r\n",
+        "530 Must issue a STARTTLS command first\r\n",
+        "550 5.7.10 Encryption needed\r\n",
+        "554 5.7.1 Say STARTTLS before MAIL\r\n",
+    ] {
+        for (at_tls, at, how) in [
+            (false, "STARTTLS", "close"),
+            (false, "STARTTLS", "220 go\r\n<garbage>"),
+            (false, "STARTTLS", "454 4.7.0 TLS not available\r\n"),
+            (true, "MAIL", "close"),
+        ] {
+            let mut times = 0;
+            let hop = tls_hop(move |inside, line| match line {
+                line if inside == at_tls && line.starts_with(at) => {
+                    times += 1;
+                    (times == 1).then(|| how.to_owned())
+                }
+                line => (!inside && line.starts_with("MAIL")).then(|| demand.to_owned()),
+            })
+            .await;
+            let mut options = by_tls(hop.port, Tls::opportunistic().unwrap());
+            options.delivery.retry.waits = vec![Duration::from_millis(50)];
+            let relay = start(options);
+            for count in 1..=2 {
+                relay.submit("<me@s.test>", &["<a@d.test>"], CONTENT).await;
+                relay.log.wait("delivered", count).await;
+            }
+            assert_eq!(relay.log.count("failed"), 0, "{demand} {how}: {:?}", relay.log.all());
+            let deferred = relay.log.of("deferred");
+            assert_eq!(deferred.len(), 1, "{demand} {how}: {deferred:?}");
+            assert!(deferred[0].text.contains(demand.trim_end()), "{deferred:?}");
+            assert_eq!(count(&hop, true, "<end>"), 2, "{demand} {how}");
+            relay.end().await;
+        }
+    }
+}
+
+/// A host without STARTTLS that demands it will not have it tomorrow.
+#[tokio::test]
+async fn a_host_that_demands_tls_and_does_not_offer_it_gets_no_mail() {
+    let hop = Scripted::start(|_, line| match line {
+        line if line.starts_with("MAIL") => "530 5.7.0 Must issue a STARTTLS command first\r\n".to_owned(),
+        line => polite(line, &[]),
+    })
+    .await;
+    let relay = start(by_tls(hop.port, Tls::opportunistic().unwrap()));
+    relay.submit("<me@s.test>", &["<a@d.test>"], CONTENT).await;
+    relay.log.wait("failed", 1).await;
+    relay.end().await;
+}
+
 /// A server that offers CHUNKING and gives every chunk this reply.
 async fn chunkless(says: &'static str) -> Scripted {
     Scripted::start(move |_, line| match line {

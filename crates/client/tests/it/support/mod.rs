@@ -52,7 +52,7 @@ pub(crate) async fn connected(stream: DuplexStream) -> Client<DuplexStream> {
     Client::start(stream, "mx.test", &options(Tls::Off)).await.unwrap()
 }
 
-/// `A`ccepted, refused at `M`ail, `R`cpt, `D`ata, `B`dat or `C`ontent, `L`ost,
+/// `A`ccepted, refused at `M`ail, `R`cpt, `D`ata, `B`dat or `C`ontent, for lack of `T`LS, `L`ost,
 /// or `-` for unreachable.
 pub(crate) fn letters<S: AsRef<str>>(sent: &Sent<S>) -> String {
     letters_of(&sent.recipients)
@@ -66,6 +66,7 @@ pub(crate) fn letters_of<S: AsRef<str>>(recipients: &[Recipient<S>]) -> String {
         RecipientOutcome::Refused(_, RefusedAt::Data) => 'D',
         RecipientOutcome::Refused(_, RefusedAt::Bdat) => 'B',
         RecipientOutcome::Refused(_, RefusedAt::Content) => 'C',
+        RecipientOutcome::Refused(_, RefusedAt::InClear) => 'T',
         RecipientOutcome::Undeliverable(_) => 'U',
         RecipientOutcome::Unsendable(_) => 'X',
         RecipientOutcome::Postponed => 'P',
