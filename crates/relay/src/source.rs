@@ -73,6 +73,11 @@ impl Source {
         (!reaches_one).then(|| self.why_not_reached(&first.server))
     }
 
+    /// Its addresses.
+    pub(crate) fn addresses(&self) -> Vec<IpAddr> {
+        self.v4.map(IpAddr::V4).into_iter().chain(self.v6.map(IpAddr::V6)).collect()
+    }
+
     pub(crate) fn tcp(&self) -> Tcp {
         let mut tcp = Tcp::default();
         (tcp.source_v4, tcp.source_v6) = (self.v4, self.v6);
@@ -94,7 +99,7 @@ impl Source {
 ///
 /// A source rests at a site for an hour if the site blocks its address. That is a refusal of the
 /// connection or of EHLO, or a later one with words about a blocked address. Mail that is refused
-/// later is tried again from the others.
+/// later is tried again from the others, or waits if there are none.
 ///
 /// A source is passed over while it rests at the site, and if it has no address of the family of
 /// any server. It is passed over for a minute if this machine does not have one of its addresses;
@@ -125,11 +130,6 @@ impl SourcePool {
     /// 0: only while all others are passed over. Without a source, all mail of the route waits.
     pub fn new(sources: impl IntoIterator<Item = (Source, u16)>) -> Self {
         Self(sources.into_iter().map(|(source, weight)| (Arc::new(source), weight)).collect())
-    }
-
-    /// Returns `true` if there is more than one.
-    pub(crate) fn has_others(&self) -> bool {
-        self.0.len() > 1
     }
 
     /// The octets that it takes.

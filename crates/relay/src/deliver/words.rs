@@ -3,7 +3,7 @@
 //! Enhanced codes name few causes, and servers use 4.7.0 and 4.7.1 for most of them. So codes that
 //! always mean the same come first, then the words, then the codes that usually mean the same.
 
-use std::time::Duration;
+use std::{net::IpAddr, time::Duration};
 
 use posthaste_client::RefusedAt;
 use posthaste_server::wire::{EnhancedCode, Reply, ReplyCode, Severity};
@@ -90,13 +90,73 @@ pub(super) fn blocks(reply: &Reply) -> bool {
     is_permanent && is_security || BLOCKED.iter().any(|words| text.contains(words))
 }
 
-/// Returns `true` if a refusal in a transaction is about where the connection comes from. It says
-/// both that something is blocked and that this is the address. Others are about the message.
-pub(super) fn blocks_address(reply: &Reply) -> bool {
+/// Returns `true` if a refusal in a transaction is about where the connection comes from, one of
+/// these addresses. It says both that something is blocked and that this is the address. Others
+/// are about the message.
+pub(super) fn blocks_address(reply: &Reply, own: &[IpAddr]) -> bool {
     let text = reply.borrowed().text().to_lowercase();
     let says = |table: &[&str]| table.iter().any(|words| text.contains(words));
-    reply.code().severity() == Severity::PermanentNegative && says(BLOCKED) && says(ADDRESS)
+    let names = |address: &IpAddr| has_address(&text, &address.to_string());
+    let is_refused = says(BLOCKED) || says(REFUSED);
+    let is_address = own.iter().any(names) || says(LISTS);
+    reply.code().severity() == Severity::PermanentNegative
+        && !says(CONTENT)
+        && (says(BLOCKED) && says(ADDRESS) || is_refused && is_address)
 }
+
+/// Returns `true` if a text has an address, and not as a part of a longer one.
+fn has_address(text: &str, address: &str) -> bool {
+    text.match_indices(address).any(|(at, _)| {
+        let before = text.get(..at).unwrap_or_default().chars().next_back();
+        let mut after = text.get(at.saturating_add(address.len())..).unwrap_or_default().chars();
+        let (next, then) = (after.next(), after.next());
+        let is_digit = |c: Option<char>| c.is_some_and(|c| c.is_ascii_digit());
+        // A dot may end a sentence, and a colon stand before a port.
+        let goes_on = next == Some('.') && is_digit(then) || next == Some(':') && address.contains(':');
+        !is_digit(before) && before != Some('.') && !next.is_some_and(|c| c.is_ascii_hexdigit()) && !goes_on
+    })
+}
+
+/// Lists that have addresses of hosts alone.
+const LISTS: &[&str] = &[
+    "zen.spamhaus.org",
+    "sbl.spamhaus.org",
+    "xbl.spamhaus.org",
+    "pbl.spamhaus.org",
+    "sbl-xbl",
+    "spamhaus xbl",
+    "spamhaus sbl",
+    "spamhaus.org/query/ip/",
+    "spamhaus.org/query/bl?ip=",
+    "spamcop.net/bl.shtml?",
+    "in the rbl",
+    "sending mta's poor reputation",
+];
+
+/// What sites say to an address beside [`BLOCKED`], if they name it.
+const REFUSED: &[&str] = &[
+    "rejected",
+    "refused",
+    "denied",
+    "not allowed",
+    "not accepted",
+    "will not be accepted",
+    "weren't sent",
+    "rbl",
+    "dnsbl",
+    "spamcop",
+    "sorbs",
+    "reputation",
+    "spammer",
+    "sending spam",
+    "(bl)",
+    "listing in",
+    "query/ip/",
+    "query/bl?ip=",
+];
+
+/// A refusal with these words is about what a message has in it, or about a domain.
+const CONTENT: &[&str] = &["dbl.spamhaus", "query/domain/", "sender address [", "surbl", "uribl", "a virus", "url in"];
 
 /// How sites call the address of a client.
 const ADDRESS: &[&str] = &[
@@ -497,28 +557,69 @@ mod tests {
         }
     }
 
+    /// What sites say of the address 192.0.2.1, which is the source's own, and what they say of a
+    /// message or of others.
+    #[rustfmt::skip]
+    const BLOCKS: &[(&str, bool)] = &[
+        ("554 5.7.1 Service unavailable; Client host [192.0.2.1] blocked using zen.spamhaus.org", true),
+        ("554 5.7.1 Service unavailable; client [192.0.2.1] blocked using bl.example.net", true),
+        ("550 5.7.606 Access denied, banned sending IP [192.0.2.1]", true),
+        ("550 5.7.1 Unfortunately, messages from [192.0.2.1] weren't sent. Part of their network is on our block list (S3140).", true),
+        ("550 OU-002 Unfortunately, messages from 192.0.2.1 weren't sent.", true),
+        ("553 5.7.1 [BL21] Connections will not be accepted from 192.0.2.1, because the ip is in Spamhaus's list", true),
+        ("550 5.7.1 Your IP address is listed at bl.example.org", true),
+        ("550 192.0.2.1 is on our blacklist", true),
+        ("550 5.7.1 192.0.2.1 has been blocked by zen.spamhaus.org", true),
+        ("550 5.7.1 <a@example.org>... Rejected: 192.0.2.1 listed at a list", true),
+        ("550 5.7.1 Mail from 192.0.2.1 refused, see our page", true),
+        ("553 5.3.0 192.0.2.1 Rejected - see our page", true),
+        ("554 mx.example.net[192.0.2.1] blocked using a list", true),
+        ("550 Rejected 192.0.2.1 found in dnsbl.example.net", true),
+        ("550 \"JunkMail rejected - out.example.org [192.0.2.1]:39153 is in an RBL on example.net\"", true),
+        ("554 5.5.4 Your IP 192.0.2.1 address has a bad reputation.", true),
+        ("553 https://www.spamhaus.org/query/ip/192.0.2.1", true),
+        ("554 5.7.1 Blocked - see http://www.spamhaus.org/query/bl?ip=192.0.2.1", true),
+        ("554 IP=192.0.2.1 - A problem occurred. (BL)", true),
+        ("554 Connection from 192.0.2.1 rejected for policy reasons", true),
+        ("550 5.7.1 Blacklisted by zen.spamhaus.org.", true),
+        ("554 Refused. Your address is listed in the RBL at xbl.example.org", true),
+        ("554 Your access has been rejected due to the sending MTA's poor reputation.", true),
+        ("550 5.7.1 Message blocked: it has a virus", false),
+        ("550 5.7.1 The sender example.org is banned here", false),
+        ("550 5.1.1 No such user at your address", false),
+        ("421 4.7.0 Mail sent from your IP address has been temporarily blocked", false),
+        ("450 4.7.1 Mail from 192.0.2.1 refused", false),
+        ("550 5.1.1 No such user (seen from 192.0.2.1)", false),
+        ("550 5.7.1 Mail from 192.0.2.10 refused", false),
+        ("550 5.7.1 Mail from 8.192.0.2.1 refused", false),
+        ("550 5.7.1 Mail from 192.0.2.1.9 refused", false),
+        ("554 5.7.1 Sender address [u@example.org] blocked using dbl.spamhaus.org; https://www.spamhaus.org/query/domain/example.org", false),
+        ("554 5.7.1 A URL in the message from 192.0.2.1 is listed by uribl", false),
+        ("554 5.7.1 Content rejected as spam", false),
+        ("550 5.7.26 Unauthenticated mail from example.org is not accepted due to its DMARC policy", false),
+        ("550 5.7.1 Relaying denied", false),
+        ("550 5.7.1 Reverse DNS does not match", false),
+        ("552 5.2.2 Mailbox full", false),
+        ("554 5.6.0 Message refused: bad MIME", false),
+        ("550 5.7.23 SPF check failed", false),
+        ("550 5.7.509 Access denied, sending domain example.org does not pass DMARC verification", false),
+        ("550 5.4.1 Recipient address rejected: Access denied", false),
+        ("554 5.7.1 Recipient rejected: policy", false),
+        ("550 5.1.8 Sender address rejected: domain not found", false),
+        ("554 5.3.4 Message too big", false),
+    ];
+
     #[test]
     fn a_refusal_in_a_transaction_is_about_the_address_if_it_says_so() {
-        for (reply, is_so) in [
-            ("554 5.7.1 Service unavailable; Client host [192.0.2.1] blocked using zen.spamhaus.org", true),
-            ("550 5.7.606 Access denied, banned sending IP [192.0.2.1]", true),
-            (
-                "550 5.7.1 Unfortunately, messages from [192.0.2.1] weren't sent. Part of their network is on our block list (S3140).",
-                true,
-            ),
-            (
-                "553 5.7.1 [BL21] Connections will not be accepted from 192.0.2.1, because the ip is in Spamhaus's list",
-                true,
-            ),
-            ("550 5.7.1 Your IP address is listed at bl.example.org", true),
-            ("550 5.7.1 Message blocked: it has a virus", false),
-            ("550 5.7.1 The sender example.org is banned here", false),
-            ("550 5.1.1 No such user at your address", false),
-            ("421 4.7.0 Mail sent from your IP address has been temporarily blocked", false),
-        ] {
-            let reply =
-                posthaste_server::wire::ReplyRef::parse(format!("{reply}\r\n").as_bytes()).unwrap().into_owned();
-            assert_eq!(blocks_address(&reply), is_so, "{reply:?}");
+        for (said, is_so) in BLOCKS {
+            assert_eq!(blocks_address(&reply(said), &["192.0.2.1".parse().unwrap()]), *is_so, "{said}");
         }
+        let own = ["2001:db8::1".parse().unwrap()];
+        for (said, is_so) in [("550 [2001:db8::1] is blocked", true), ("550 [2001:db8::1:2] is blocked", false)] {
+            assert_eq!(blocks_address(&reply(said), &own), is_so, "{said}");
+        }
+        // Without an address of its own: by the words alone.
+        assert!(blocks_address(&reply("554 5.7.1 Client host [192.0.2.1] blocked"), &[]));
+        assert!(!blocks_address(&reply("550 5.7.1 Mail from 192.0.2.1 refused"), &[]));
     }
 }

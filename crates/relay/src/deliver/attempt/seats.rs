@@ -16,7 +16,7 @@ use super::{
     },
     Attempt,
 };
-use crate::{Diagnostic, Route, Source, SourcePool};
+use crate::{Diagnostic, Source, SourcePool};
 
 impl<Q: Queue, R: Resolver> Attempt<'_, '_, Q, R> {
     /// Draws a source for a new connection.
@@ -67,15 +67,15 @@ impl<Q: Queue, R: Resolver> Attempt<'_, '_, Q, R> {
         }
     }
 
-    /// Sets a source to rest if the site has refused a recipient since it blocks the address, and
-    /// there are other sources. Returns `true` if it has.
+    /// Sets a source to rest if the site has refused a recipient since it blocks the address. The
+    /// mail goes from another source, or waits. Returns `true` if it has.
     pub(super) fn note_blocks(&mut self, source: Option<&Source>) -> bool {
-        let has_others = |route: &Arc<Route>| route.sources.as_ref().is_some_and(SourcePool::has_others);
-        let Some(source) = source.filter(|_| self.site.leads().as_ref().is_ok_and(has_others)) else { return false };
+        let Some(source) = source else { return false };
+        let own = source.addresses();
         let before = self.blocked.len();
         for (index, course) in self.delivery.courses().iter().enumerate() {
             if let Some(RecipientOutcome::Refused(reply, _)) = &course.outcome
-                && blocks_address(reply)
+                && blocks_address(reply, &own)
                 && !self.blocked.contains(&index)
             {
                 if self.blocked.len() == before {
