@@ -200,8 +200,10 @@ pub enum NotReported {
     TooMany,
 }
 
-/// Gets every event. The relay calls it in the task that receives or delivers the message: return
-/// soon, and never block. A panic is logged, and has no effect on the message.
+/// Gets every event. A message is [accepted](Event::Accepted) before anything else happens to it.
+/// After a restart there are messages that were accepted before it. The relay calls this in the
+/// task that receives or delivers the message: return soon, and never block. A panic is logged, and
+/// has no effect on the message.
 pub trait Observer: Send + Sync + 'static {
     /// Takes an event.
     fn observe(&self, event: &Event<'_>);

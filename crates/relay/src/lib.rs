@@ -4,6 +4,7 @@
 mod accounts;
 mod admit;
 pub mod agent;
+mod announcing;
 mod ascii_fields;
 mod deliver;
 mod domains;

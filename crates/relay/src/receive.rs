@@ -234,15 +234,17 @@ impl<Q: Queue, R: Resolver> Handler for RelayHandler<Q, R> {
         })?;
         let ((priority, held), hint) = (terms(&message), Hint::of(&message));
         let timed = shared.overload.commit();
+        let untold = shared.announcing.begin(draft.id());
         let committed = draft.commit(message).await;
         timed.end();
         let id = committed.map_err(not_taken)?;
+        let sender = &envelope.mail.reverse_path;
+        let client = Some(peer);
+        shared.observe(&Event::Accepted { message: id, client, sender, recipients, octets, priority, held });
+        drop(untold);
         shared.overload.accepted(shared.overload.owner(peer), octets);
         shared.hints.add(hint);
         shared.took_by(&options);
-        let sender = &envelope.mail.reverse_path;
-        let client = Some(peer);
-        self.shared.observe(&Event::Accepted { message: id, client, sender, recipients, octets, priority, held });
         // RFC 6710 section 4.1: the new priority comes first.
         Ok(match lowered {
             Some(priority) => accepted!("250 2.3.6 {} is the priority; queued as {}", priority, id),

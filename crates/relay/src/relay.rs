@@ -421,13 +421,15 @@ impl<Q: Queue, R: Resolver> Relay<Q, R> {
             .map_err(|error| SubmitError::Envelope(error.into()))?;
         let ((priority, held), hint) = (terms(&message), Hint::of(&message));
         let timed = self.shared.overload.commit();
+        let untold = self.shared.announcing.begin(draft.id());
         let committed = draft.commit(message).await;
         timed.end();
         let id = committed?;
-        self.shared.hints.add(hint);
-        self.shared.took_by(&options);
         let (sender, recipients) = (&envelope.mail.reverse_path, envelope.recipients.len());
         self.shared.observe(&Event::Accepted { message: id, client: None, sender, recipients, octets, priority, held });
+        drop(untold);
+        self.shared.hints.add(hint);
+        self.shared.took_by(&options);
         Ok(id)
     }
 

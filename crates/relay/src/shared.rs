@@ -12,6 +12,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     Event, RelayOptions, ReloadError,
+    announcing::Announcing,
     deliver::{CapsTable, Egress, Hints, KnownSites},
     event::Counting,
     hooks::Hooks,
@@ -54,6 +55,8 @@ pub(crate) struct Shared<Q, R> {
     /// The sites of deliveries.
     pub(crate) sites: KnownSites,
     /// What is known of sources.
+    /// Messages that are in the queue, and whose acceptance is still to be observed.
+    pub(crate) announcing: Announcing,
     pub(crate) egress: Arc<Egress>,
     /// What sites with limits have had.
     pub(crate) caps: Arc<CapsTable>,
@@ -92,6 +95,7 @@ impl<Q, R> Shared<Q, R> {
             listeners,
             hints: Hints::default(),
             sites: KnownSites::default(),
+            announcing: Announcing::default(),
             egress: Arc::default(),
             caps: Arc::default(),
             health: Health::default(),

@@ -226,6 +226,7 @@ async fn claim<Q: Queue, R: Resolver>(
     let mut jobs = Vec::with_capacity(claimed.len());
     for claimed in claimed {
         let message = claimed.lease.message();
+        crew.shared.announcing.told(message).await;
         match Job::open(claimed, Arc::clone(options)) {
             Ok(job) => jobs.push(job),
             Err(error) => set_aside(&crew.shared, message, &error.to_string()).await,

@@ -22,6 +22,7 @@ mod one_provider;
 mod one_report;
 mod open_relay;
 mod operator;
+mod order_of_events;
 mod outcomes;
 mod overload;
 mod own_name;
