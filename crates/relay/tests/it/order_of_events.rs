@@ -3,7 +3,7 @@
 use std::{
     collections::HashSet,
     sync::{Arc, Mutex},
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use bytes::Bytes;
@@ -19,11 +19,15 @@ use crate::support::{PATIENCE, envelope, options};
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn a_message_is_accepted_before_anything_else_happens_to_it() {
     const TASKS: usize = 16;
-    const EACH: usize = 200;
+    const EACH: usize = 50;
     let seen: Arc<Mutex<(HashSet<_>, usize, usize)>> = Arc::default();
     let observer = {
         let seen = Arc::clone(&seen);
         move |event: &Event<'_>| {
+            if matches!(event, Event::Accepted { .. }) {
+                // An observer that takes its time.
+                std::thread::sleep(Duration::from_micros(200));
+            }
             let (accepted, discarded, early) = &mut *seen.lock().unwrap();
             match event {
                 Event::Accepted { message, .. } => {
@@ -57,7 +61,7 @@ async fn a_message_is_accepted_before_anything_else_happens_to_it() {
     let begun = Instant::now();
     while seen.lock().unwrap().1 < TASKS * EACH {
         assert!(begun.elapsed() < PATIENCE);
-        tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+        tokio::time::sleep(Duration::from_millis(5)).await;
     }
     assert_eq!(seen.lock().unwrap().2, 0, "events that came before the acceptance");
     drain.cancel();
