@@ -204,8 +204,8 @@ pub(crate) fn is_unknown_command(reply: &Reply) -> bool {
     matches!(reply.code().get(), 500..=504)
 }
 
-/// Returns `true` if a refusal asks for TLS: by its words, by X.7.10 (RFC 5248), or by 530, unless
-/// that asks for a login (RFC 3207 section 4, RFC 4954 section 6).
+/// Returns `true` if a refusal asks for TLS. It does so by its words, by X.7.10 (RFC 5248), or by
+/// 530 (RFC 3207 section 4), unless that asks for a login (RFC 4954 section 6).
 pub(crate) fn asks_for_tls(reply: &Reply) -> bool {
     if reply.code().is_positive() {
         return false;

@@ -129,8 +129,8 @@ pub enum ResolveError {
     /// The name does not exist. Permanent.
     #[error("the name does not exist")]
     NoSuchName,
-    /// The domain's records are broken, such as a loop of aliases. Permanent, until the domain mends
-    /// them.
+    /// The domain's records are broken, such as a loop of aliases. Permanent, until the domain
+    /// mends them.
     #[error("the DNS records lead nowhere: {0}")]
     Unusable(&'static str),
     /// The DNS gave no reliable answer. Temporary, and never taken for "no records" (RFC 5321

@@ -90,9 +90,10 @@ pub struct Route {
     pub to: NextHop,
     /// The TLS that connections use. Default: none, for [`NextHop::Mx`] too, since there is no
     /// configuration of TLS without a provider of cryptography. A relay to hosts of others should
-    /// have [`Tls::Opportunistic`], which is what the relay program has by default. [`Identity::Verified`](posthaste_client::Identity::Verified)
-    /// proves the identity of a host only if `to` names it. With [`NextHop::Mx`] the name came from
-    /// DNS, so that a certificate proves nothing more: it counts as
+    /// have [`Tls::Opportunistic`], which is what the relay program has by default.
+    /// [`Identity::Verified`](posthaste_client::Identity::Verified) proves the identity of a host
+    /// only if `to` names it. With [`NextHop::Mx`] the name came from DNS, so that a certificate
+    /// proves nothing more: it counts as
     /// [`Identity::Unverified`](posthaste_client::Identity::Unverified).
     pub tls: Tls,
     /// Who to log in as at the hosts. It needs TLS that is demanded; see

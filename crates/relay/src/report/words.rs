@@ -132,8 +132,8 @@ impl ReportWords {
         Ok(())
     }
 
-    /// Sets the last words of a report that does not name all recipients, to fit its bound, in place
-    /// of the closing: at most 16 KiB. Empty: there are none.
+    /// Sets the last words of a report that does not name all recipients, to fit its bound, in
+    /// place of the closing: at most 16 KiB. Empty: there are none.
     ///
     /// # Errors
     /// [`TemplateError`]; then the words stay as they were.

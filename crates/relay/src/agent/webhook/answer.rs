@@ -107,7 +107,7 @@ impl Answer {
 /// The decisions that an answer has in it. `None`: it has none, and its status counts for all.
 ///
 /// # Errors
-/// They cannot be understood, and nobody knows which recipients were taken.
+/// They cannot be understood: which recipients were taken is not known.
 fn each(octets: &[u8], recipients: &[Rcpt], status: u16) -> Result<Option<Vec<Decision>>, String> {
     let Ok(Value::Object(answer)) = serde_json::from_slice(octets) else { return Ok(None) };
     let lists = [list(&answer, "refused")?, list(&answer, "later")?];

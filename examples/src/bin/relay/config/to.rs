@@ -1,5 +1,5 @@
-//! Next hops that are no hosts: sockets of LMTP servers, maildirs and webhooks. From the file to what the
-//! relay takes, and whether they can be what it says.
+//! Next hops that are no hosts: sockets of LMTP servers, maildirs and webhooks. From the file to
+//! what the relay takes, and whether they can be what it says.
 
 use std::{
     os::unix::fs::FileTypeExt as _,
