@@ -120,7 +120,8 @@ pub(super) fn conclude(site: &Site, job: &Job, signal: Signal, proves: bool, fat
     };
     let then = site.end(signal, job.claimed(), proves);
     let Some((Words { cause, .. }, why)) = reason else { return Tried::Settled(fates) };
-    info!(site = site.name(), ?cause, diagnostic = %why, "site throttled, mail waits");
+    let rests_for = site.rests_for();
+    info!(site = site.name(), ?cause, ?rests_for, diagnostic = %why, "site throttled, mail waits");
     let is_all = fates.iter().all(|fate| matches!(fate, Fate::NotNow(_, words) if words.cause.is_throttling()));
     match then {
         Then::GiveBack if is_all && job.can_wait() => return Tried::NotAtAll,
@@ -392,7 +393,14 @@ impl<'a, Q: Queue, R: Resolver> Attempt<'a, '_, Q, R> {
         // One address of a host may fail while another works.
         for (host, diagnostic) in failed_hosts.iter().filter(|(host, _)| !ready.contains(host)) {
             if self.site.begins_to_fail(host) {
-                warn!(site = self.site.name(), %diagnostic, "host of a route failed, the route's other hosts are tried");
+                match targets.iter().any(|target| target.host != *host) {
+                    true => {
+                        warn!(site = self.site.name(), %diagnostic, "host of a route failed, the route's other hosts are tried");
+                    }
+                    false => {
+                        warn!(site = self.site.name(), %diagnostic, "host of a route failed, and there is no other to try")
+                    }
+                }
             }
         }
         // The server that took the message is the better one for the next.

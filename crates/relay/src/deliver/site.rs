@@ -299,6 +299,12 @@ impl Site {
         state.throttle.end(signal, begun, open, now)
     }
 
+    /// The time for which the site still rests since it throttles.
+    pub(super) fn rests_for(&self) -> Duration {
+        let (state, now) = (self.state(), Instant::now());
+        state.throttle.rest(now).map_or(Duration::ZERO, |rest| rest.until.saturating_duration_since(now))
+    }
+
     /// Returns `true` if a worker may put its connection on the shelf and make another: the
     /// connections stay within the limit.
     pub(super) fn has_room_on_shelf(&self) -> bool {

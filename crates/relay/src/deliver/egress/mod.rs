@@ -20,7 +20,7 @@ use fastrand::Rng;
 use posthaste_client::Target;
 use posthaste_server::wire::EnhancedCode;
 use tokio::time::Instant;
-use tracing::{info, warn};
+use tracing::warn;
 
 use self::{meter::Meter, rests::Rests};
 use crate::{Diagnostic, RestingSource, Source, SourceLimits, SourcePool, sites::SourceState, warm_up::Ledger};
@@ -154,7 +154,7 @@ impl Egress {
 
     /// A site has blocked a source. Returns `true` if it rests there now.
     pub(super) fn blocked(&self, source: &Source, site: &str, why: Diagnostic) -> bool {
-        info!(source = source.name, site, diagnostic = %why, "source blocked by the site, rests there for an hour");
+        warn!(source = source.name, site, diagnostic = %why, "source blocked by the site, rests there for an hour");
         self.rests.blocked(source, site, why)
     }
 
