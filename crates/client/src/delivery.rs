@@ -272,16 +272,18 @@ impl Delivery {
         }
     }
 
-    /// Names the open recipients from `next` on.
+    /// Names the open recipients from `next` on. Those that were too many for a transaction come
+    /// first in the following one.
     async fn pass<S, T>(&mut self, connection: &mut Option<Client<S>>, transact: &mut T, next: &mut usize) -> Passed
     where
         S: AsyncRead + AsyncWrite + Unpin + Send,
         T: Transact<S>,
     {
+        let mut surplus = Surplus::new(self.most);
         loop {
             let open = self.courses.iter().enumerate().skip(*next);
             let open = open.filter(|(_, course)| !course.is_settled).map(|(index, _)| index);
-            let group: Vec<_> = open.take(self.most).collect();
+            let group: Vec<_> = surplus.recipients.iter().copied().chain(open).take(surplus.most).collect();
             let Some(client) = connection else { return Passed::Worn };
             if client.transactions_left() == Some(0) || client.lacks_tls {
                 if let Some(worn) = connection.take() {
@@ -292,6 +294,7 @@ impl Delivery {
             if group.is_empty() {
                 return Passed::Through;
             }
+            let named = group.clone();
             if let Err(broken) = self.transact(client, transact, group, next).await {
                 let broke = connection.take().filter(|_| !broken.is_closed);
                 if let Some(refusing) = broke {
@@ -299,6 +302,7 @@ impl Delivery {
                 }
                 return Passed::Broken(broken);
             }
+            surplus.take(&self.courses, &named, *next);
         }
     }
 
@@ -330,8 +334,9 @@ impl Delivery {
                 return Ok(());
             }
         };
-        let named = done.outcomes.len();
-        *next = group.get(named).copied().or(group.last().map(|last| last.saturating_add(1))).unwrap_or(*next);
+        let left = group.get(done.outcomes.len()..).unwrap_or_default();
+        let through = group.last().map_or(0, |last| last.saturating_add(1));
+        *next = left.iter().copied().find(|index| *index >= *next).unwrap_or(through.max(*next));
         self.record(&facts, group, done)
     }
 
@@ -388,6 +393,55 @@ impl Delivery {
         if let Some(known) = self.courses.get_mut(index) {
             *known = course;
         }
+    }
+}
+
+/// Recipients that were too many for a transaction, of a pass over one connection.
+#[derive(Debug)]
+struct Surplus {
+    /// In their order. The following transaction names them first.
+    recipients: Vec<usize>,
+    /// The most recipients of the following transaction: as many as the server took of the last.
+    /// While that is no certain limit, it grows again.
+    most: usize,
+    /// The same without a limit of the server.
+    usual: usize,
+    /// The number that it took when it was asked for more.
+    limit: Option<usize>,
+    /// That was the same number twice.
+    is_certain: bool,
+    /// The number of transactions with too many recipients.
+    count: usize,
+}
+
+impl Surplus {
+    /// The most transactions with too many recipients in one pass.
+    const TRANSACTIONS: usize = 1_000;
+
+    const fn new(usual: usize) -> Self {
+        Self { recipients: Vec::new(), most: usual, usual, limit: None, is_certain: false, count: 0 }
+    }
+
+    /// Takes the outcomes of a transaction that asked for these recipients. Recipients from `next`
+    /// on come by themselves.
+    fn take(&mut self, courses: &[Course], asked: &[usize], next: usize) {
+        let outcome = |index: &usize| courses.get(*index).and_then(|course| course.outcome.as_ref());
+        let is_surplus = |index: &usize| outcome(index).is_some_and(RecipientOutcome::is_surplus);
+        let accepted =
+            asked.iter().filter(|index| matches!(outcome(index), Some(RecipientOutcome::Accepted(_)))).count();
+        let later: Vec<_> = asked.iter().copied().filter(|index| *index < next && is_surplus(index)).collect();
+        self.recipients.retain(|index| !asked.contains(index));
+        // Without progress this would never end.
+        if later.is_empty() || accepted == 0 || self.count >= Self::TRANSACTIONS {
+            if accepted == asked.len() && !self.is_certain {
+                self.most = self.most.saturating_mul(2).min(self.usual);
+            }
+            return;
+        }
+        self.is_certain = self.limit.replace(accepted) == Some(accepted);
+        self.count = self.count.saturating_add(1);
+        self.most = accepted;
+        self.recipients.splice(..0, later);
     }
 }
 

@@ -134,6 +134,16 @@ impl RecipientOutcome {
         outcomes.peek().is_some() && outcomes.all(Self::is_servers_refusal)
     }
 
+    /// Returns `true` if the recipient is one too many for the transaction, which has others. It
+    /// goes into another one (RFC 5321 section 4.5.3.1.10).
+    pub(crate) fn is_surplus(&self) -> bool {
+        let Self::Refused(reply, RefusedAt::LaterRcpt) = self else { return false };
+        match (reply.code().get(), reply.enhanced().map(|code| (code.subject(), code.detail()))) {
+            (452, None) | (450..=452, Some(TOO_MANY_RECIPIENTS)) => true,
+            _ => is_too_many_recipients(reply),
+        }
+    }
+
     /// Makes it a refusal [in clear](RefusedAt::InClear) if it asks for TLS. Returns `true` if it
     /// does.
     pub(crate) fn is_for_lack_of_tls(&mut self) -> bool {
@@ -203,6 +213,9 @@ fn is_too_many_recipients(reply: &Reply) -> bool {
 pub(crate) fn is_unknown_command(reply: &Reply) -> bool {
     matches!(reply.code().get(), 500..=504)
 }
+
+/// Subject and detail of the enhanced code X.5.3.
+const TOO_MANY_RECIPIENTS: (u16, u16) = (5, 3);
 
 /// Returns `true` if a refusal asks for TLS. It does so by its words, by X.7.10 (RFC 5248), or by
 /// 530 (RFC 3207 section 4), unless that asks for a login (RFC 4954 section 6).
@@ -276,6 +289,27 @@ mod tests {
             assert!(!RecipientOutcome::are_servers_refusals([&one, &other]), "{line} at {at:?}");
         }
         assert!(!RecipientOutcome::are_servers_refusals([]));
+    }
+
+    #[test]
+    fn a_recipient_is_one_too_many_after_an_accepted_one_alone() {
+        for (line, at, is_surplus) in [
+            ("452 4.5.3 Too many recipients", LaterRcpt, true),
+            ("452 4.5.3 Recipients belong to multiple regions ATTR38", LaterRcpt, true),
+            ("452 Too many recipients", LaterRcpt, true),
+            ("451 4.5.3 Too many recipients", LaterRcpt, true),
+            ("552 Too many recipients", LaterRcpt, true),
+            ("550 5.5.3 Too many recipients", LaterRcpt, true),
+            ("452 4.5.3 Too many recipients", Rcpt, false),
+            ("452 4.2.2 Mailbox full", LaterRcpt, false),
+            ("452 4.3.1 Full", LaterRcpt, false),
+            ("450 4.2.0 Greylisted", LaterRcpt, false),
+            ("421 4.5.3 Too many recipients", LaterRcpt, false),
+            ("552 5.2.2 Mailbox full", LaterRcpt, false),
+            ("452 4.5.3 Too many recipients", Content, false),
+        ] {
+            assert_eq!(refused(line, at).is_surplus(), is_surplus, "{line} at {at:?}");
+        }
     }
 
     #[test]

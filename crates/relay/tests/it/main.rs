@@ -31,6 +31,7 @@ mod panics;
 mod parameters;
 mod published;
 mod reception;
+mod recipient_limits;
 mod relabeling;
 mod reload;
 mod reports;
