@@ -29,7 +29,7 @@ tls = "opportunistic"
 servers = ["127.0.0.1:53"]
 [delivery]
 mx_port = 25
-allow_loopback = false
+allow_private = false
 retry = ["1s", "5m", "2h"]
 expire_after = "5d"
 timeout = "6s"
@@ -93,7 +93,7 @@ const BROKEN: &[(&str, &str, usize, &str)] = &[
     ("tls = \"opportunistic\"", "chunking = \"no\"", 18, "chunking"),
     ("servers = [\"127.0.0.1:53\"]", "servers = [\"localhost\"]", 20, "servers"),
     ("mx_port = 25", "mx_port = 70000", 22, "mx_port"),
-    ("allow_loopback = false", "allow_loopback = \"no\"", 23, "allow_loopback"),
+    ("allow_private = false", "allow_private = \"no\"", 23, "allow_private"),
     ("\"5m\"", "\"5 fortnights\"", 24, "retry"),
     ("retry = [\"1s\", \"5m\", \"2h\"]", "retry = []", 24, "retry"),
     ("expire_after = \"5d\"", "expire_after = 5", 25, "expire_after"),

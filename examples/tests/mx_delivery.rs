@@ -128,10 +128,10 @@ fn loopback_is_no_mail_host_unless_allowed() {
     assert!(sink.wait_within(&token, 1, Duration::from_secs(4)).is_empty(), "delivered to 127.0.0.1");
 }
 
-fn start(zone: &Value, allow_loopback: bool) -> (Sink, NameServer, Relay) {
+fn start(zone: &Value, allow_private: bool) -> (Sink, NameServer, Relay) {
     let sink = Sink::start();
     let names = NameServer::start(zone);
-    let mx = Mx { nameserver: names.port, port: sink.port, allow_loopback };
+    let mx = Mx { nameserver: names.port, port: sink.port, allow_private };
     let relay = Relay::start(&Config { mx: Some(mx), ..Config::default() });
     (sink, names, relay)
 }

@@ -36,7 +36,7 @@ pub enum MxError {
     #[error("the domain's mail comes back to this host, which has no route for it")]
     Loop,
     /// Every address is one to which DNS must not send mail, such as loopback.
-    #[error("the domain's mail hosts have no public address")]
+    #[error("the domain's mail hosts have no public address, and `allow_private` is off")]
     NotPublic,
     /// The host must not get the mail now, because of a policy about its TLS that it or the domain
     /// has published (RFC 7672, RFC 8461).

@@ -70,7 +70,7 @@ impl Default for Config {
 pub(crate) struct Mx {
     pub(crate) nameserver: u16,
     pub(crate) port: u16,
-    pub(crate) allow_loopback: bool,
+    pub(crate) allow_private: bool,
 }
 
 /// A relay with its folder. After it is stopped or killed, `start_again` starts it on the same
@@ -163,7 +163,7 @@ impl Relay {
             table("", &[("authorities", format!("{authorities:?}"))]);
         }
         if let Some(mx) = config.mx {
-            table("", &[("mx_port", mx.port.to_string()), ("allow_loopback", mx.allow_loopback.to_string())]);
+            table("", &[("mx_port", mx.port.to_string()), ("allow_private", mx.allow_private.to_string())]);
             table("[dns]", &[("servers", format!("[{}]", local(mx.nameserver)))]);
         }
         table("[limits]", &[("message_size", config.message_size.to_string())]);

@@ -130,7 +130,7 @@ pub(crate) enum Dane {
 #[derive(Debug, Default)]
 pub(super) struct Delivery {
     pub(super) mx_port: Option<At<u16>>,
-    pub(super) allow_loopback: Option<At<bool>>,
+    pub(super) allow_private: Option<At<bool>>,
     pub(super) retry: Option<At<Vec<At<Duration>>>>,
     pub(super) expire_after: Option<At<Duration>>,
     pub(super) warn_after: Option<At<Option<Duration>>>,
@@ -341,7 +341,7 @@ impl Delivery {
     fn read(mut table: Table<'_>, findings: &mut Findings) -> Self {
         let read = Self {
             mx_port: table.take("mx_port", findings, values::positive),
-            allow_loopback: table.take("allow_loopback", findings, values::flag),
+            allow_private: table.take("allow_private", findings, values::flag),
             retry: table.full_list("retry", false, findings, values::wait),
             expire_after: table.take("expire_after", findings, values::wait),
             warn_after: table.take("warn_after", findings, values::warning),

@@ -232,7 +232,7 @@ impl Config {
         retry.expire_after = value(file.delivery.expire_after.as_ref()).unwrap_or(retry.expire_after);
         retry.warn_after = value(file.delivery.warn_after.as_ref()).unwrap_or(retry.warn_after);
         delivery.mx_port = value(file.delivery.mx_port.as_ref()).unwrap_or(delivery.mx_port);
-        delivery.allow_private = value(file.delivery.allow_loopback.as_ref()).unwrap_or(delivery.allow_private);
+        delivery.allow_private = value(file.delivery.allow_private.as_ref()).unwrap_or(delivery.allow_private);
         delivery.timeouts = timeout.map_or_else(ClientTimeouts::default, ClientTimeouts::all);
         delivery.connect_timeout = timeout.unwrap_or(delivery.connect_timeout);
         delivery.concurrency = number(file.delivery.concurrency.as_ref(), DEFAULT_CONCURRENCY);

@@ -134,7 +134,7 @@ fn routes(file: &File, facts: &Facts<'_>, findings: &mut Findings) {
     if let Some(port) = delivery.mx_port.as_ref().filter(|_| !by_mx) {
         findings.warn(port.place, nothing);
     }
-    if let Some(allow) = delivery.allow_loopback.as_ref().filter(|allow| allow.value && !by_mx) {
+    if let Some(allow) = delivery.allow_private.as_ref().filter(|allow| allow.value && !by_mx) {
         findings.warn(allow.place, nothing);
     }
     if let Some(dane) = delivery.dane.as_ref().filter(|dane| dane.value != Dane::Off && !by_mx) {
