@@ -17,6 +17,18 @@ const LEAVING: u64 = 8;
 /// that are told that there is no room, and the runtime.
 const FIXED: u64 = 224;
 
+/// With less the relay may not even have room for one client.
+const LEAST: u64 = 64;
+
+/// Why the relay cannot run with these descriptors at all. `None`: it can.
+pub(crate) fn obstacle(descriptors: Option<u64>) -> Option<String> {
+    let allowed = descriptors.filter(|allowed| *allowed < LEAST)?;
+    Some(format!(
+        "{allowed} open files are allowed, too few for the queue and one client; allow {LEAST} at least, and 20000 for \
+         many clients (LimitNOFILE= of systemd, ulimit -n)"
+    ))
+}
+
 /// Raises the limit of descriptors as far as the system allows: connections in, connections out and
 /// files all need them. Returns the limit; `None`: there is none.
 pub(crate) fn raise_descriptors() -> Option<u64> {

@@ -93,7 +93,18 @@ Exit codes:
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
     let descriptors = limits::raise_descriptors();
-    let runtime = match tokio::runtime::Runtime::new() {
+    let serves = matches!(arguments.command, Command::Serve { .. });
+    // Before the threads of the runtime: there may be no room for them.
+    let obstacle = || usage::MemoryLimits::find(None).obstacle().or_else(|| limits::obstacle(descriptors));
+    if let Some(obstacle) = serves.then(obstacle).flatten() {
+        eprintln!("relay: {obstacle}");
+        return ExitCode::FAILURE;
+    }
+    let mut runtime = match arguments.command {
+        Command::Serve { .. } | Command::Demo(_) => tokio::runtime::Builder::new_multi_thread(),
+        _ => tokio::runtime::Builder::new_current_thread(),
+    };
+    let runtime = match runtime.enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => {
             eprintln!("relay: cannot start: {error}");
@@ -173,7 +184,7 @@ fn check(mut config: Config, question: &leads::Question, descriptors: Option<u64
     let publish = if records.is_empty() { "" } else { "\nThe public keys for DKIM, as zone files have them:\n" };
     // It is about this machine, and no mistake of the configuration.
     let memory = usage::MemoryLimits::find(config.memory_limit);
-    let memory = memory.obstacle().or_else(|| memory.shortage());
+    let memory = memory.obstacle().or_else(|| limits::obstacle(descriptors)).or_else(|| memory.shortage());
     let machine = memory.map_or_else(String::new, |shortage| format!("This machine: {shortage}.\n"));
     let routes: String = config.routes.iter().map(|route| format!("  {route}\n")).collect();
     let routes = format!("\nThe routes, in order:\n{routes}");

@@ -45,9 +45,6 @@ pub(crate) async fn run(path: Option<PathBuf>, mut config: Config, descriptors: 
     }
     limits::fit(&mut config, descriptors);
     let memory = MemoryLimits::find(config.memory_limit);
-    if let Some(obstacle) = memory.obstacle() {
-        return Err(Failure::Run(obstacle));
-    }
     if let Some(shortage) = memory.shortage() {
         warn!("{shortage}");
     }

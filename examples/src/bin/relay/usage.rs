@@ -24,9 +24,13 @@ pub(crate) struct MemoryLimits {
 const INTERVAL: Duration = Duration::from_millis(250);
 /// What a thousand clients at the default limits bring the whole process to.
 const ENOUGH: u64 = 256 << 20;
-/// Octets of data that the relay cannot start with less than: the stacks of its threads are data,
-/// used or not.
-const LEAST_DATA: u64 = 96 << 20;
+/// What a relay has by itself on two processors is about five eighths of these. With less it would
+/// be overloaded by itself, and take no mail. The stacks of its threads are data, used or not, and
+/// so are their addresses. Each further processor has threads of its own.
+const LEAST_DATA: u64 = 128 << 20;
+const LEAST_ADDRESSES: u64 = 768 << 20;
+const DATA_OF_PROCESSOR: u64 = 4 << 20;
+const ADDRESSES_OF_PROCESSOR: u64 = 96 << 20;
 /// Octets that a client may take: its buffers, what it is told, and an envelope of its own.
 const A_CLIENT: u64 = 96 << 10;
 /// Limits at and above this are none.
@@ -65,12 +69,20 @@ impl MemoryLimits {
 
     /// Why the relay cannot run with these limits at all. `None`: it can.
     pub(crate) fn obstacle(&self) -> Option<String> {
-        let data = self.data.filter(|data| *data < LEAST_DATA)?;
-        Some(format!(
-            "{} MiB of data are allowed (ulimit -d), and the stacks of the relay's threads are data, used or not; allow {} MiB, or limit the memory that is in use instead, such as by MemoryMax= of systemd",
-            data >> 20,
-            LEAST_DATA >> 20,
-        ))
+        let processors = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+        let further = u64::try_from(processors).unwrap_or(u64::MAX).saturating_sub(2);
+        let least = |base: u64, each: u64| base.saturating_add(further.saturating_mul(each));
+        let (data, addresses) = (least(LEAST_DATA, DATA_OF_PROCESSOR), least(LEAST_ADDRESSES, ADDRESSES_OF_PROCESSOR));
+        [(self.data, data, "data", "-d"), (self.addresses, addresses, "addresses", "-v")].into_iter().find_map(
+            |(allowed, least, what, option)| {
+                let allowed = allowed.filter(|allowed| *allowed < least)?;
+                Some(format!(
+                    "{} MiB of {what} are allowed (ulimit {option}), and the stacks of the relay's threads are {what}, used or not; allow {} MiB, or limit the memory that is in use instead, such as by MemoryMax= of systemd",
+                    allowed >> 20,
+                    least >> 20,
+                ))
+            },
+        )
     }
 
     /// A line for an operator who gives the relay little memory. `None`: it has enough.
@@ -205,6 +217,21 @@ mod tests {
             assert_eq!(limits.used(statm, 4_096), used, "{limits:?}");
         }
         assert_eq!(limits(Some(MIB), None, None).used("nonsense", 4_096), None);
+    }
+
+    #[test]
+    fn a_limit_that_the_relay_itself_fills_is_an_obstacle() {
+        let limits = |addresses, data| MemoryLimits { resident: None, addresses, data };
+        for (limits, words) in [
+            (limits(None, None), None),
+            (limits(Some(1 << 50), Some(1 << 50)), None),
+            (limits(None, Some(96 * MIB)), Some("96 MiB of data are allowed (ulimit -d)")),
+            (limits(Some(300 * MIB), None), Some("300 MiB of addresses are allowed (ulimit -v)")),
+        ] {
+            let obstacle = limits.obstacle();
+            assert_eq!(obstacle.is_some(), words.is_some(), "{obstacle:?}");
+            assert!(obstacle.unwrap_or_default().starts_with(words.unwrap_or_default()), "{limits:?}");
+        }
     }
 
     #[test]
