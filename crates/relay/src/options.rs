@@ -146,8 +146,9 @@ pub struct DeliveryOptions {
     /// [`Event::NotReported`](crate::Event::NotReported) says so.
     ///
     /// At any value the sender gets at most one report for each such message, never with the
-    /// content. All these reports together have no more octets than the messages, plus 16 KiB an
-    /// hour.
+    /// content. The report has no more octets than the message, or than 2,048 if the message has
+    /// less. All these reports to one sender together have no more octets than the messages in its
+    /// name, plus 16 KiB an hour.
     pub stranger_reports: u32,
     /// The most reports an hour to one sender about messages from clients that are trusted, such as
     /// a user whose password was stolen. Default `None`: any number. Beyond it no report is sent,
