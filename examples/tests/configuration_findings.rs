@@ -411,6 +411,14 @@ const FOUND: &[(&str, &[&str])] = &[
     ("[[route]]\ndomains = [\"*\"]\nto = [\"127.0.0.1:2526\", \"192.0.2.1:2525\", \"127.0.0.2:2525\"]", &[]),
     ("[[route]]\ndomains = [\"*\"]\nto = [\"a.test:25\", \"A.test:25\"]", &["7 W to: already"]),
     ("[[route]]\ndomains = [\"dest.test\"]\nto = \"mx\"", &["6 W domains: all other domains"]),
+    (
+        "#relay_from\n#postmaster\nrelay_domains = [\"dest.test\"]\n[[route]]\ndomains = [\"dest.test\"]\nto = [\"hub.test:25\"]",
+        &[
+            "1 W hostname: no route leads mail",
+            "9 W domains: senders there never hear",
+            "9 W mailboxes: unknown mailboxes",
+        ],
+    ),
     // Conditions, and where routes lead.
     ("[[route]]\nsenders = [\"a.test\"]\nto = \"mx\"\n@to_mx", &["5 E name: missing"]),
     (

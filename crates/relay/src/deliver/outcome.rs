@@ -13,11 +13,12 @@ use posthaste_server::{
     Envelope,
     wire::{EnhancedCode, ForwardPath, Rcpt, Reply},
 };
-use tracing::info;
+use tracing::{info, warn};
 
 use super::{
     job::{Fate, Job},
     round,
+    routing::NO_ROUTE,
     words::Words,
     write_back::{After, End, Says, beginning, report_labels, write_back},
 };
@@ -174,6 +175,12 @@ impl Job {
             info!(%message, "report refused, sent again without the message that it returned");
         } else if unheard > 0 {
             let is_null = self.outside.mail.reverse_path.mailbox().is_none();
+            // Clients are refused such recipients. Only reports are queued for them.
+            let no_route = |(_, why): &&(Rcpt, Diagnostic)| why.remote.is_none() && why.text.starts_with(NO_ROUTE);
+            if let Some((rcpt, why)) = failed.iter().find(no_route).filter(|_| is_null) {
+                let recipient = &rcpt.forward_path;
+                warn!(%message, %recipient, %why, "report not sent, and its recipient never hears that mail was not delivered; add a route for all other domains");
+            }
             let because = if is_null { NotReported::NullSender } else { NotReported::NotWanted };
             shared.observe(&Event::NotReported { message, because });
         }

@@ -150,8 +150,12 @@ async fn ask<Q: Queue, R: Resolver>(crew: &Crew<Q, R>, options: &RelayOptions, k
     }
 }
 
+/// How the reason begins if the configuration has no route. Nothing else that the relay finds begins
+/// so.
+pub(super) const NO_ROUTE: &str = "there is no route for";
+
 fn no_route(key: &RoutingKey) -> Unreachable {
-    let text = format_args!("there is no route for {}", key_parts(key).0);
+    let text = format_args!("{NO_ROUTE} {}", key_parts(key).0);
     Unreachable { diagnostic: Diagnostic::own(EnhancedCode::new(5, 4, 4), text), is_permanent: true }
 }
 

@@ -247,15 +247,21 @@ fn own_name(
     }
 }
 
-/// Clients that may send to any domain expect that there is a way to any.
+/// Clients that may send to any domain expect that there is a way to any. Reports need one too: a
+/// sender may be anywhere.
 fn everywhere(file: &File, taken: &Taken, findings: &mut Findings) {
     let relays = file.relay_from.as_ref().is_some_and(|list| !list.value.is_empty()) || takes_submissions(file);
+    let takes_mail =
+        relays || file.relay_domains.as_ref().is_some_and(|list| !list.value.is_empty()) || file.postmaster.is_some();
     if let Some(last) = file.routes.last()
-        && relays
+        && takes_mail
         && taken.any.is_none()
         && let Some(domains) = &last.domains
     {
-        let text = "no route is for all other domains, and mail for them is refused";
+        let text = match relays {
+            true => "no route is for all other domains, and mail and reports for them are refused",
+            false => "no route is for all other domains, so senders there never hear that their mail was not delivered",
+        };
         findings.warn(domains.place, format_args!("{text}; add a [[route]] with domains = [\"*\"] at the end"));
     }
 }
