@@ -1234,3 +1234,37 @@ fn the_sample_configuration_is_right() {
     let (_, found) = checked(&all.join("\n"), false);
     assert!(found.iter().all(|line| !line.contains("no such key") && !line.contains("no TOML")), "{found:#?}");
 }
+
+/// What `check` says of a configuration with which the relay would not start.
+fn refused(config: &Path) -> String {
+    let said = program().args(["check", "--config"]).arg(config).output().expect("cargo built the relay");
+    assert_eq!(said.status.code(), Some(2), "{said:?}");
+    String::from_utf8_lossy(&said.stderr).into_owned()
+}
+
+/// A pipe into which nobody writes is told, and one with a configuration is read.
+#[test]
+fn a_configuration_may_come_through_a_pipe_and_a_silent_pipe_is_told() {
+    let folder = folder("");
+    let pipe = folder.path().join("pipe");
+    assert!(tool("mkfifo").arg(&pipe).status().expect("mkfifo is there").success());
+    let check = || refused(&pipe);
+    let said = check();
+    assert!(said.contains("cannot read it: it is a pipe, and nothing came for 10 seconds"), "{said}");
+    let text = "hostname = \"relay.test\"\nqueue = \"queue\"\nno_key = 1\n";
+    let (writes, to) = (text.to_owned(), pipe.clone());
+    let writer = std::thread::spawn(move || fs::write(to, writes));
+    let said = check();
+    assert!(said.contains("pipe:3: no_key: "), "{said}");
+    writer.join().expect("no panic").expect("the relay reads");
+}
+
+#[test]
+fn a_queue_without_its_marker_is_told_how_it_gets_it_back() {
+    let folder = folder("");
+    fs::create_dir_all(folder.path().join("lost/log")).expect("a folder");
+    fs::write(folder.path().join("lost.toml"), "hostname = \"relay.test\"\nqueue = \"lost\"\n").expect("a file");
+    let said = refused(&folder.path().join("lost.toml"));
+    let remedy = "leave its files there and say printf 'posthaste-queue 1\\n' > ";
+    assert!(said.contains("is missing, and should mark the folder as a queue; ") && said.contains(remedy), "{said}");
+}

@@ -28,7 +28,6 @@ mod values;
 mod written;
 
 use std::{
-    io::Read as _,
     net::SocketAddr,
     path::{Path, PathBuf},
     sync::Arc,
@@ -298,10 +297,9 @@ fn values_of<T: Clone>(list: &[At<T>]) -> Vec<T> {
 /// Reads the text of a configuration. At the start it may be a pipe.
 fn read(path: &Path, again: bool) -> Result<String, Findings> {
     let name = path.display().to_string();
-    let mut octets = Vec::new();
-    let opened = if again { files::open(path) } else { std::fs::File::open(path) };
-    let read = opened.and_then(|file| file.take(LONGEST + 1).read_to_end(&mut octets));
-    read.map_err(|error| {
+    let opened = if again { files::open(path).map(drop) } else { Ok(()) };
+    let read = opened.and_then(|()| files::read_to_end(path, LONGEST));
+    let octets = read.map_err(|error| {
         let remedy = "name a file that is there, or leave --config out for the defaults";
         Findings::unreadable(&name, &format!("cannot read it: {error}; {remedy}"))
     })?;

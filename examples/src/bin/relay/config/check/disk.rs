@@ -96,6 +96,14 @@ fn queue(path: &Path, place: Place, findings: &mut Findings) {
     } else if there == path && is_open(&found) {
         let text = format!("every user of this host may write in {name}, and remove mail");
         findings.error(place, format_args!("{text}; take that away with `chmod o-w {name}`"));
+    } else if there == path && is_of_others(path) && path.join("log").is_dir() {
+        let marker = path.join("posthaste-queue");
+        let marker = marker.display();
+        let text = format!("{marker} is missing, and should mark the folder as a queue");
+        let remedy = format!(
+            "if that is a queue of this program, leave its files there and say printf 'posthaste-queue 1\\n' > {marker}"
+        );
+        findings.error(place, format_args!("{text}; {remedy}; otherwise write the name of an empty folder"));
     } else if there == path && is_of_others(path) {
         let text = format!("there are files in {name} that do not belong to a queue");
         findings.error(place, format_args!("{text}; write the name of an empty folder, or of one that is not there"));
