@@ -754,8 +754,8 @@ const FOUND: &[(&str, &[&str])] = &[
         &["6 E authorities: no certificate in it", "6 W authorities: verified TLS"],
     ),
     (
-        "@to_hop\n[delivery]\nmx_port = 25\nallow_private = true",
-        &["9 W mx_port: no effect", "10 W allow_private: no effect"],
+        "@to_hop\n[delivery]\nmx_port = 25\nallow_loopback = true",
+        &["9 W mx_port: no effect", "10 W allow_loopback: no effect"],
     ),
     ("[submission]\nadd_fields = \"submission\"", &["6 W add_fields: it changes the mail of no client"]),
     ("[submission]\nadd_fields = \"trusted\"", &[]),

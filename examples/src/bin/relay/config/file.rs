@@ -341,7 +341,10 @@ impl Delivery {
     fn read(mut table: Table<'_>, findings: &mut Findings) -> Self {
         let read = Self {
             mx_port: table.take("mx_port", findings, values::positive),
-            allow_private: table.take("allow_private", findings, values::flag),
+            // The second is its older name.
+            allow_private: table
+                .take("allow_private", findings, values::flag)
+                .or_else(|| table.take("allow_loopback", findings, values::flag)),
             retry: table.full_list("retry", false, findings, values::wait),
             expire_after: table.take("expire_after", findings, values::wait),
             warn_after: table.take("warn_after", findings, values::warning),

@@ -143,6 +143,7 @@ const KEYS: &[(&str, &str)] = &[
     ("offers.requiretls", "write true or false"),
     ("delivery.mx_port", "write a port from 1 to 65535"),
     ("delivery.allow_private", "write true or false"),
+    ("delivery.allow_loopback", "write allow_private = true or false"),
     ("delivery.retry", "write waits from a second to 366 days, such as [\"1m\", \"5m\", \"1h\"]"),
     ("delivery.expire_after", "write a span of time from a second to 366 days, such as \"5d\""),
     ("delivery.warn_after", "write a span of time from a second to 366 days, such as \"4h\", or \"never\""),
