@@ -1242,7 +1242,7 @@ fn refused(config: &Path) -> String {
     String::from_utf8_lossy(&said.stderr).into_owned()
 }
 
-/// A pipe into which nobody writes is told, and one with a configuration is read.
+/// A pipe without a writer is told, and one with a configuration is read.
 #[test]
 fn a_configuration_may_come_through_a_pipe_and_a_silent_pipe_is_told() {
     let folder = folder("");

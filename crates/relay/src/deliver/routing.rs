@@ -150,8 +150,8 @@ async fn ask<Q: Queue, R: Resolver>(crew: &Crew<Q, R>, options: &RelayOptions, k
     }
 }
 
-/// How the reason begins if the configuration has no route. Nothing else that the relay finds begins
-/// so.
+/// How the reason begins if the configuration has no route. Nothing else that the relay finds
+/// begins so.
 pub(super) const NO_ROUTE: &str = "there is no route for";
 
 fn no_route(key: &RoutingKey) -> Unreachable {

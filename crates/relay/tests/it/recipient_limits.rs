@@ -62,7 +62,8 @@ async fn recipients_beyond_the_limit_of_a_host_follow_at_once_over_the_same_conn
             let context = format!("{limit} {refusal:?} {offers:?}");
             assert_eq!((relay.log.count("deferred"), relay.log.count("failed")), (0, 0), "{context}");
             let mut delivered: Vec<_> = relay.log.of("delivered").into_iter().map(|seen| seen.who).collect();
-            (delivered.sort(), recipients.sort());
+            delivered.sort();
+            recipients.sort();
             assert_eq!(delivered, recipients, "{context}");
             assert_eq!(host.count("<connect>"), 1, "{context}");
             assert!(host.count("<end>").max(host.count("BDAT")) <= transactions, "{context} {}", host.count("MAIL"));
