@@ -341,6 +341,12 @@ impl Domains {
         }
     }
 
+    pub(super) fn mark_up(&self, key: &RoutingKey) {
+        if let Some(known) = self.state().known_mut(key) {
+            known.down = None;
+        }
+    }
+
     pub(super) fn down(&self, key: &RoutingKey) -> Option<Unreachable> {
         let state = self.state();
         let (until, why) = &**state.known(key)?.down.as_ref()?;

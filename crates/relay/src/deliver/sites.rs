@@ -50,6 +50,15 @@ impl KnownSites {
         sites.lock().unwrap_or_else(PoisonError::into_inner).renew(options, stays);
     }
 
+    /// An operator wants mail for these keys to be tried now. What could not be reached counts as
+    /// unknown again; which site a key has, the loop alone knows.
+    pub(crate) fn try_again<'k>(&self, keys: impl Iterator<Item = &'k RoutingKey>) {
+        let (sites, domains) = self.0.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        keys.for_each(|key| domains.mark_up(key));
+        let sites: Vec<_> = sites.lock().unwrap_or_else(PoisonError::into_inner).all().collect();
+        sites.iter().for_each(|site| site.mark_up());
+    }
+
     pub(crate) fn states(&self) -> Vec<SiteState> {
         let (sites, domains) = self.0.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let sites: Vec<_> = sites.lock().unwrap_or_else(PoisonError::into_inner).all().collect();

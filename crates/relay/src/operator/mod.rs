@@ -140,9 +140,12 @@ impl<Q: Queue, R: Send + Sync + 'static> Operator<'_, Q, R> {
     /// As [`message`](Self::message).
     pub async fn retry(&self, id: MessageId) -> Result<usize, Error> {
         let now = Alteration::Reschedule { key: None, delay: Duration::ZERO };
+        let summary = self.shared.queue.summary(id).await?;
+        // Otherwise it would be deferred again without an attempt.
+        self.shared.sites.try_again(summary.deliveries.iter().map(|delivery| &delivery.key));
         let count = self.shared.queue.alter(id, now).await?;
         // The loop need not find it by itself.
-        self.shared.hints.add(Hint::from(&self.shared.queue.summary(id).await?));
+        self.shared.hints.add(Hint::from(&summary));
         Ok(count)
     }
 

@@ -268,3 +268,21 @@ async fn mail_is_summed_up_by_destination() {
     assert_eq!((reason.recipients, reason.example.status.to_string()), (1, "4.2.1".to_owned()));
     running.end().await;
 }
+
+/// Mail for a next hop that could not be reached is deferred without an attempt for a while.
+#[tokio::test]
+async fn a_message_is_tried_again_at_once_although_its_next_hop_counts_as_unreachable() {
+    let dead = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = dead.local_addr().unwrap().port();
+    drop(dead);
+    let mut options = options(&[port]);
+    options.delivery.retry.waits = vec![Duration::from_secs(3_600)];
+    let running = start(options);
+    let id = submit(&running, "", "<s@s.test>", &["<x@d.test>"]).await;
+    running.log.wait("deferred", 1).await;
+    let back = Hop::on(port, Behavior::default()).await;
+    running.relay.operator().retry(id).await.unwrap();
+    running.log.wait("delivered", 1).await;
+    assert_eq!((back.count(), running.log.count("deferred")), (1, 1));
+    running.end().await;
+}

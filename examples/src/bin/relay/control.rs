@@ -1,4 +1,6 @@
-//! The socket in the queue's folder through which a running relay answers `relay status`.
+//! The socket in the queue's folder through which a running relay answers its operators' commands:
+//! the [API](crate::api), one request for each connection. Who may open the socket may do
+//! everything.
 
 use std::{
     fs::{self, Permissions},
@@ -9,17 +11,17 @@ use std::{
     time::Duration,
 };
 
+use hyper::server::conn::http1;
+use hyper_util::{
+    rt::{TokioIo, TokioTimer},
+    service::TowerToHyperService,
+};
 use posthaste::client::Resolver;
 use posthaste::queue::Queue;
 use posthaste::relay::Relay;
-use tokio::{
-    io::{AsyncReadExt as _, AsyncWriteExt as _},
-    net::{UnixListener, UnixStream},
-    sync::Semaphore,
-    task::JoinHandle,
-};
+use tokio::{net::UnixListener, sync::Semaphore, task::JoinHandle};
 
-use crate::{Failure, config::Config};
+use crate::api;
 
 /// Answers until it is dropped, which takes the socket away.
 #[derive(Debug)]
@@ -30,13 +32,14 @@ pub(crate) struct Control {
     task: JoinHandle<()>,
 }
 
-const NAME: &str = "control.sock";
-/// How long a client may take to read the answer, and how long `relay status` waits for it.
+/// The name of the socket.
+pub(crate) const NAME: &str = "control.sock";
+/// How long a client may take to send the header of its request.
 const PATIENCE: Duration = Duration::from_secs(5);
+/// How long a request and its answer may take. A sum over a million messages takes seconds.
+const LONGEST: Duration = Duration::from_secs(120);
 /// Clients that are answered at once. Those beyond it wait.
 const AT_ONCE: usize = 64;
-/// Octets of an answer that are read.
-const LONGEST: u64 = 64 << 10;
 
 /// Listens. The queue's lock is held, so a socket that is there is left over.
 pub(crate) fn listen<Q: Queue, R: Resolver>(queue: &Path, relay: Relay<Q, R>) -> io::Result<Control> {
@@ -52,17 +55,20 @@ pub(crate) fn listen<Q: Queue, R: Resolver>(queue: &Path, relay: Relay<Q, R>) ->
     let found = fs::symlink_metadata(&path)?;
     let task = tokio::spawn(async move {
         let slots = Arc::new(Semaphore::new(AT_ONCE));
+        let router = TowerToHyperService::new(api::router(relay));
         // The semaphore is never closed.
         while let Ok(slot) = Arc::clone(&slots).acquire_owned().await {
-            let Ok((mut stream, _)) = listener.accept().await else {
+            let Ok((stream, _)) = listener.accept().await else {
                 tokio::time::sleep(Duration::from_millis(100)).await;
                 continue;
             };
-            let relay = relay.clone();
+            let router = router.clone();
             tokio::spawn(async move {
                 let _slot = slot;
-                let answer = async { stream.write_all(status(&relay).await.as_bytes()).await };
-                let _ = tokio::time::timeout(PATIENCE, answer).await;
+                let mut http = http1::Builder::new();
+                http.keep_alive(false).timer(TokioTimer::new()).header_read_timeout(PATIENCE);
+                let answer = http.serve_connection(TokioIo::new(stream), router);
+                let _ = tokio::time::timeout(LONGEST, answer).await;
             });
         }
     });
@@ -80,7 +86,7 @@ impl Drop for Control {
 }
 
 /// A key and a value a line.
-async fn status<Q: Queue, R: Resolver>(relay: &Relay<Q, R>) -> String {
+pub(crate) async fn status<Q: Queue, R: Resolver>(relay: &Relay<Q, R>) -> String {
     let stats = relay.queue().stats().await;
     let (totals, overload) = (relay.totals(), relay.overload().state());
     let sites = relay.sites();
@@ -118,25 +124,4 @@ async fn status<Q: Queue, R: Resolver>(relay: &Relay<Q, R>) -> String {
     text.push_str(&format!("overload {}{cause}\n", overload.rung));
     text.push_str(&format!("state {}\n", stats.broken.map_or_else(|| "ok".to_owned(), |broken| broken.to_string())));
     text
-}
-
-/// `relay status`.
-pub(crate) async fn ask(config: &Config) -> Result<(), Failure> {
-    let path = config.queue.join(NAME);
-    let answer = async {
-        let stream = UnixStream::connect(&path).await?;
-        let mut text = String::new();
-        stream.take(LONGEST).read_to_string(&mut text).await?;
-        Ok::<_, io::Error>(text)
-    };
-    let answered = tokio::time::timeout(PATIENCE, answer).await.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()));
-    let text = answered.map_err(|error| {
-        let remedy = match error.kind() {
-            io::ErrorKind::TimedOut => "it is busy or hangs; see its log",
-            io::ErrorKind::PermissionDenied => "ask as the user who runs it",
-            _ => "start it with `relay serve`",
-        };
-        Failure::Run(format!("no relay answers at {}: {error}; {remedy}", path.display()))
-    })?;
-    crate::print(&text)
 }

@@ -1,5 +1,7 @@
 //! A store-and-forward SMTP relay: mail in over SMTP, kept in a durable queue, out over SMTP.
 
+mod api;
+mod ask;
 mod config;
 mod control;
 mod demo;
@@ -7,6 +9,7 @@ mod files;
 mod leads;
 mod limits;
 mod log;
+mod queue;
 mod reload;
 mod secret;
 mod serve;
@@ -75,6 +78,8 @@ enum Command {
         #[arg(long, value_name = "NUMBER", default_value_t = 4_096)]
         iterations: u32,
     },
+    /// Look at the mail that waits in the running relay, and change it.
+    Queue(queue::Options),
     /// Ask the running relay for its state. Prints one key and value a line.
     Status {
         /// The configuration that it runs with.
@@ -120,7 +125,12 @@ fn main() -> ExitCode {
         }
         Command::Check { config, question } => with(config, |config| check(config, &question, descriptors)),
         Command::Verifier { iterations } => print_verifier(iterations),
-        Command::Status { config } => with(config, |config| runtime.block_on(control::ask(&config))),
+        Command::Queue(options) => {
+            with(options.config.clone(), |config| runtime.block_on(queue::run(&options, &config)))
+        }
+        Command::Status { config } => {
+            with(config, |config| runtime.block_on(async { print(&ask::Ask(&config).text("/status").await?) }))
+        }
     };
     let code = match result {
         Ok(()) => ExitCode::SUCCESS,
@@ -132,6 +142,7 @@ fn main() -> ExitCode {
             log::say(&format!("relay: {text}"));
             ExitCode::FAILURE
         }
+        Err(Failure::NotThere) => ExitCode::from(3),
     };
     drop(entered);
     // Does not wait for threads that wait for a disk or a terminal.
@@ -156,6 +167,8 @@ enum Failure {
     Configuration(String),
     /// Something failed: exit 1.
     Run(String),
+    /// What was asked for is not in the queue, as was said: exit 3.
+    NotThere,
 }
 
 impl Failure {
